@@ -1,0 +1,158 @@
+//! Builds the node once its cluster is known.
+
+use std::sync::{Arc, RwLock};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::error;
+use triad_replica::store::{Store, StoreError};
+use triad_ring::{RingConfig, RingNode};
+
+use crate::alarms;
+use crate::background::anti_entropy::{AntiEntropy, anti_entropy_task};
+use crate::background::tombstone_gc::tombstone_gc_task;
+use crate::background::{acquaint_task, expiry_task, handoff_task};
+use crate::clock::Clock;
+use crate::coordinator::Repairs;
+use crate::data_dir::LossReason;
+use crate::directory::Directory;
+use crate::hints::Hints;
+use crate::host::Host;
+use crate::housekeeping;
+use crate::liveness::Detector;
+use crate::local::LocalReplica;
+use crate::losses;
+use crate::moves::{Registry, placement_task};
+use crate::node::Node;
+use crate::operations::departure_task;
+use crate::peers::{Introductions, Peers};
+use crate::pulse::pulse_task;
+use crate::random::Jitter;
+use crate::reunion::reunion_task;
+use crate::ring_task::{RingSender, ring_task};
+use crate::rows::RowError;
+use crate::server::StartError;
+use crate::startup::{self, Entry, Membership};
+use crate::throttle::Throttle;
+
+/// What a node is built from.
+pub(crate) struct Parts {
+    pub(crate) host: Arc<Host>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    /// Told why, when the process cannot go on.
+    pub(crate) failed: watch::Sender<Option<String>>,
+}
+
+/// Finds the cluster, becomes a node of it, and enters the ring.
+pub(crate) async fn enter(parts: Parts) {
+    let failed = parts.failed.clone();
+    let entered = match startup::enter(&parts.host, &parts.store).await {
+        Ok(membership) => build(&parts, membership),
+        Err(error) => Err(error),
+    };
+    match entered {
+        Ok((node, entry)) => {
+            parts.host.become_node(Arc::clone(&node));
+            let cluster = node.cluster.id;
+            parts.tasks.spawn(housekeeping::enter_ring(node, entry));
+            if entry == Entry::Resume
+                && let Some(reason) = startup::verify_seeds(&parts.host, cluster).await
+            {
+                error!(%reason, "cannot go on");
+                parts.host.drain(&reason);
+                let _ = failed.send(Some(reason));
+            }
+        }
+        // Whole when the store was opened, and not any more.
+        Err(StartError::Row(RowError::Store(damage @ StoreError::Damaged { .. }))) => {
+            parts.host.losses.give_up(LossReason::Damaged, &damage.to_string());
+        }
+        Err(reason) => {
+            error!(%reason, "cannot go on");
+            let _ = failed.send(Some(reason.to_string()));
+        }
+    }
+}
+
+fn build(parts: &Parts, membership: Membership) -> Result<(Arc<Node>, Entry), StartError> {
+    let Parts { host, store, tasks, failed, .. } = parts;
+    let Membership { cluster, replicas, entry } = membership;
+    let stop = parts.stop.child_token();
+    let introductions =
+        Introductions::new(host.identity.clone(), cluster.id, Arc::clone(&host.book));
+    let peers = Arc::new(Peers::new(Arc::new(introductions), tasks.clone(), stop.clone()));
+    let ring =
+        RingConfig::new(cluster.salt, cluster.virtual_nodes, cluster.replication_factor as usize);
+    let sender = RingSender::new(Arc::clone(&peers));
+    let beliefs = Arc::new(RwLock::new(Detector::default()));
+    let (ring, ring_loop) = ring_task(
+        RingNode::new(host.identity.node, ring),
+        sender,
+        Arc::clone(&beliefs),
+        Jitter::new()?,
+        stop.clone(),
+    );
+    let directory = Directory::new(cluster.shards);
+    for newest in replicas.iter().filter_map(|replica| replica.newest()) {
+        directory.learn(newest);
+    }
+    let failed = failed.clone();
+    let on_failure = Box::new(move |failure: StoreError| {
+        let _ = failed.send(Some(format!("the store has failed: {failure}")));
+    });
+    let limits = startup::record_limits(&host.config);
+    let hints = Arc::new(Hints::load(&**store, &host.config)?);
+    let (local_store, held) = (Arc::clone(store), Arc::clone(&hints));
+    let local =
+        LocalReplica::start(local_store, replicas, cluster.shards, limits, held, on_failure)
+            .map_err(StartError::Thread)?;
+    let started = Instant::now();
+    let node = Arc::new(Node {
+        identity: host.identity.clone(),
+        cluster,
+        config: Arc::clone(&host.config),
+        book: Arc::clone(&host.book),
+        directory,
+        local,
+        peers,
+        ring,
+        moves: Registry::default(),
+        repairs: Repairs::default(),
+        operations: Arc::clone(&host.operations),
+        throttle: Throttle::new(host.config.repair.bytes_per_second),
+        anti_entropy: AntiEntropy::default(),
+        beliefs,
+        jitter: std::sync::Mutex::new(Jitter::new()?),
+        hints,
+        in_flight: host.in_flight.clone(),
+        alarms: Arc::clone(&host.alarms),
+        losses: Arc::clone(&host.losses),
+        started,
+        clock: Clock::new(started),
+        tasks: tasks.clone(),
+        stop,
+    });
+    tasks.spawn(ring_loop);
+    tasks.spawn(pulse_task(Arc::clone(&node)));
+    tasks.spawn(reunion_task(Arc::clone(&node)));
+    tasks.spawn(placement_task(Arc::clone(&node)));
+    tasks.spawn(alarms::watch_space(Arc::clone(&node)));
+    tasks.spawn(losses::watch_losses(Arc::clone(&node)));
+    spawn_background(&node, tasks);
+    tasks.spawn(housekeeping::keep_contacts(Arc::clone(&node)));
+    tasks.spawn(departure_task(Arc::clone(&node), Arc::clone(host)));
+    Ok((node, entry))
+}
+
+/// What a node does beside requests.
+fn spawn_background(node: &Arc<Node>, tasks: &TaskTracker) {
+    tasks.spawn(handoff_task(Arc::clone(node)));
+    tasks.spawn(tombstone_gc_task(Arc::clone(node)));
+    tasks.spawn(anti_entropy_task(Arc::clone(node)));
+    tasks.spawn(acquaint_task(Arc::clone(node)));
+    tasks.spawn(expiry_task(Arc::clone(node)));
+}

@@ -1,0 +1,227 @@
+//! A node that is not the one to run a request passes it on to one that is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use triad_proto::peer::v1 as wire;
+use triad_replica::configuration::Configuration;
+use triad_replica::consistency::{Failure, Level, Operation, ReplicaResult, Requirement};
+use triad_ring::{NodeId, ShardId};
+
+use super::error::{Progress, RequestError};
+use super::locate::{locate, refresh};
+use super::{HOPS_MAX, before_any_answer};
+use crate::limits::Deadline;
+use crate::node::Node;
+use crate::peers::LinkError;
+use crate::peers::data::forward_request;
+
+/// What a node that ran a forwarded request answered.
+pub(crate) type Reply = wire::forwarded::Response;
+
+/// A request in the form in which it can be passed on.
+#[derive(Clone, Debug)]
+pub(crate) struct Forwardable {
+    /// The client's own message.
+    pub(crate) request: wire::forward::Request,
+    /// How often it was passed on already.
+    pub(crate) hops: u32,
+    /// Names the request in the logs of all nodes that it meets.
+    pub(crate) trace: String,
+    /// Its place among the node's requests in flight; kept as long as anybody works on it.
+    pub(crate) _place: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+impl Forwardable {
+    /// Running a Get twice does no harm.
+    fn is_repeatable(&self) -> bool {
+        matches!(self.request, wire::forward::Request::Get(_))
+    }
+}
+
+/// Passes a request on to the members of its shard, the most likely first. The next one is
+/// asked only when the last certainly did nothing.
+pub(crate) async fn forward(
+    node: &Arc<Node>,
+    shard: ShardId,
+    level: Level,
+    original: Forwardable,
+    deadline: Deadline,
+) -> Result<Reply, RequestError> {
+    if original.hops >= HOPS_MAX {
+        // Everybody on the way knew another configuration: it is changing right now.
+        tokio::time::sleep(node.spread(Duration::from_millis(5))).await;
+        refresh(node, shard).await;
+        if original.hops > 2 * HOPS_MAX {
+            return Err(RequestError::NotLocated { shard });
+        }
+    }
+    loop {
+        let configuration = locate(node, shard, deadline).await?;
+        let members = candidates(node, &configuration);
+        let passed = pass_on(node, &configuration, level, &original, members, deadline);
+        if let Some(reply) = passed.await? {
+            return Ok(reply);
+        }
+        if deadline.left() < Duration::from_millis(20) {
+            let repeatable = original.is_repeatable();
+            return Err(nobody_answers(node, &configuration, level, repeatable, deadline));
+        }
+        // Nobody can be reached now: either all are gone, or we know an old configuration.
+        tokio::time::sleep(node.spread(Duration::from_millis(50)).min(deadline.left())).await;
+        refresh(node, shard).await;
+    }
+}
+
+/// Passes a request on to these nodes, one after the other. None when all of them certainly did
+/// nothing.
+pub(super) async fn pass_on(
+    node: &Arc<Node>,
+    configuration: &Configuration,
+    level: Level,
+    original: &Forwardable,
+    nodes: Vec<NodeId>,
+    deadline: Deadline,
+) -> Result<Option<Reply>, RequestError> {
+    for member in nodes {
+        let request = forward_request(configuration.shard, original, deadline);
+        // A Get that hangs at one member goes on to another.
+        let left = deadline.left();
+        let patience =
+            if original.is_repeatable() { node.config.timeouts.peer.min(left) } else { left };
+        match node.peers.data(member, request).within(patience).await.map(understand) {
+            Ok(Understood::Done(result)) => return result.map(Some),
+            Ok(Understood::NotDone) | Err(LinkError::NotSent(_) | LinkError::Full) => {}
+            Ok(Understood::Nonsense) | Err(LinkError::Lost) if original.is_repeatable() => {}
+            Ok(Understood::Nonsense) | Err(LinkError::Lost) => {
+                let asked = Asked { configuration, level, member };
+                return Err(asked.in_doubt(node, deadline));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The members to ask, old ones first: newcomers of a joint epoch can neither read nor mint.
+fn candidates(node: &Node, configuration: &Configuration) -> Vec<NodeId> {
+    let others = |members: &[triad_replica::member::Member]| {
+        let nodes: Vec<NodeId> =
+            members.iter().map(|m| m.node).filter(|id| *id != node.me()).collect();
+        node.by_liveness(nodes.into_iter())
+    };
+    let mut nodes = others(configuration.read_set());
+    for newcomer in others(configuration.new_set()) {
+        if !nodes.contains(&newcomer) {
+            nodes.push(newcomer);
+        }
+    }
+    nodes
+}
+
+/// What a reply to a forwarded request says.
+#[allow(clippy::large_enum_variant)] // made and taken apart at once
+enum Understood {
+    /// It was run; this came of it.
+    Done(Result<Reply, RequestError>),
+    /// It was refused: nothing happened.
+    NotDone,
+    /// It makes no sense.
+    Nonsense,
+}
+
+fn understand(reply: wire::DataReply) -> Understood {
+    use wire::data_reply::Reply as Wire;
+    match reply.reply {
+        Some(Wire::Forwarded(forwarded)) => match forwarded.response {
+            Some(response) => Understood::Done(Ok(response)),
+            None => Understood::Nonsense,
+        },
+        Some(Wire::Status(status)) => {
+            Understood::Done(Err(RequestError::Forwarded(from_wire(&status))))
+        }
+        Some(Wire::Refusal(_)) => Understood::NotDone,
+        _ => Understood::Nonsense,
+    }
+}
+
+/// A status as another node wrote it.
+fn from_wire(status: &wire::ErrorStatus) -> tonic::Status {
+    let code = tonic::Code::from_i32(status.code);
+    tonic::Status::with_details(code, status.message.clone(), status.details.clone())
+}
+
+/// A status on its way to another node.
+pub(crate) fn to_wire(status: &tonic::Status) -> wire::ErrorStatus {
+    wire::ErrorStatus {
+        code: status.code().into(),
+        message: status.message().to_owned(),
+        details: status.details().to_vec().into(),
+    }
+}
+
+/// How far a forwarded request came, as far as the node that forwarded it knows.
+fn progress(
+    node: &Node,
+    configuration: &Configuration,
+    level: Level,
+    operation: Operation,
+    result: impl Fn(NodeId) -> ReplicaResult,
+) -> Progress {
+    let requirement = Requirement::new(level, configuration, operation);
+    before_any_answer(node, level, configuration, &requirement, |member| result(member.node))
+}
+
+/// A member that was asked to run a write, and of which nothing more was heard.
+struct Asked<'a> {
+    configuration: &'a Configuration,
+    level: Level,
+    member: NodeId,
+}
+
+impl Asked<'_> {
+    fn in_doubt(&self, node: &Node, deadline: Deadline) -> RequestError {
+        let passed = deadline.passed();
+        let silence = if passed { Failure::Timeout } else { Failure::Unreachable };
+        let result = |other| {
+            if other == self.member {
+                ReplicaResult::Failed(silence)
+            } else {
+                ReplicaResult::Pending
+            }
+        };
+        let progress = progress(node, self.configuration, self.level, Operation::Write, result);
+        if passed {
+            RequestError::WriteInDoubtAtDeadline { progress, waited: deadline.waited() }
+        } else {
+            RequestError::WriteInDoubt(progress)
+        }
+    }
+}
+
+/// No member could be asked, or none that was asked to read has answered.
+fn nobody_answers(
+    node: &Node,
+    configuration: &Configuration,
+    level: Level,
+    read: bool,
+    deadline: Deadline,
+) -> RequestError {
+    let operation = if read { Operation::Read } else { Operation::Write };
+    let silent = |_| ReplicaResult::Failed(Failure::Unreachable);
+    let progress = progress(node, configuration, level, operation, silent);
+    match (read, deadline.passed()) {
+        (_, true) => RequestError::DeadlineExceeded { progress, waited: deadline.waited() },
+        (true, false) => RequestError::ReadQuorumNotMet(progress),
+        (false, false) => RequestError::QuorumNotMet(progress),
+    }
+}
+
+/// The node sheds load.
+pub(crate) fn overloaded(node: &Node, what: &'static str) -> RequestError {
+    RequestError::Overloaded {
+        node: node.identity.name.to_string(),
+        what,
+        retry_after: Duration::from_millis(100),
+    }
+}

@@ -1,0 +1,454 @@
+//! Runs one Put or Delete: mint here, send to the others, count.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use triad_replica::configuration::Configuration;
+use triad_replica::consistency::{Failure, Operation, Requirement, Verdict};
+use triad_replica::put::{PutAnswer, PutTally};
+use triad_replica::record::{Basis, Known, Record, Updated};
+use triad_replica::refusal::Refusal;
+use triad_replica::shard::Access;
+use triad_replica::store::StoreError;
+
+use super::error::{Progress, RequestError};
+use super::forward::{Forwardable, forward, overloaded};
+use super::locate::{locate, refresh};
+use super::missed::{self, Answers};
+use super::repeat::{self, Look};
+use super::reread::{Reread, read_again};
+use super::sloppy::is_sloppy;
+use super::{Attempt, Completed, Outcome, Parcel, Pauses, Write, Written, refuse_hopeless};
+use crate::failpoint::{Point, hit};
+use crate::limits::Deadline;
+use crate::local::{Minted, Remembered, WriteError};
+use crate::node::Node;
+use crate::peers::data::{self, MergeAnswer};
+
+/// Runs a write, or has a member of its shard run it. `original` is what is forwarded.
+///
+/// It runs as a task of its own: what was sent to replicas is followed up even when the
+/// client has gone, so that they do not differ after each client's timeout.
+pub(crate) async fn write(
+    node: &Arc<Node>,
+    write: Write,
+    original: Forwardable,
+    deadline: Deadline,
+) -> Result<Completed<Written>, RequestError> {
+    let running = node.tasks.spawn(run(Arc::clone(node), write, original, deadline));
+    let broken = RequestError::Overdue { waited: deadline.waited(), write: true };
+    running.await.unwrap_or(Err(broken))
+}
+
+async fn run(
+    node: Arc<Node>,
+    write: Write,
+    original: Forwardable,
+    deadline: Deadline,
+) -> Result<Completed<Written>, RequestError> {
+    let (configuration, minted) = match begin(&node, &write, deadline).await? {
+        Begun::Minted(configuration, minted) => (configuration, minted),
+        Begun::Done(written) => return Ok(Completed::Here(written)),
+        Begun::Elsewhere => {
+            let reply = forward(&node, write.at.shard, write.level, original, deadline).await?;
+            return Ok(Completed::Elsewhere(Box::new(reply)));
+        }
+    };
+    let Minted { record, updated: first, durable } = minted;
+    let (outcome, uncovered) =
+        replicate(&node, &write, configuration, record, &first, Some(durable), deadline).await?;
+    let (updated, outcome) = match uncovered {
+        Some(uncovered) if write.context.is_none() => {
+            let basis = Basis::OverwriteAgain { first, uncovered };
+            again(&node, &write, basis, outcome, deadline).await?
+        }
+        _ => (first, outcome),
+    };
+    let Updated { dot, client_context } = updated;
+    Ok(Completed::Here(Box::new(Written { dot, client_context, outcome })))
+}
+
+/// How a write began.
+enum Begun {
+    /// It was minted here.
+    Minted(Arc<Configuration>, Minted),
+    /// It was a repetition of one that was done.
+    Done(Box<Written>),
+    /// Another node is to run it.
+    Elsewhere,
+}
+
+/// Mints the write, unless it proves to be a repetition.
+async fn begin(node: &Arc<Node>, write: &Write, deadline: Deadline) -> Result<Begun, RequestError> {
+    let mut suspect = write.request.is_some_and(|asked| !asked.first_attempt);
+    loop {
+        let mut again = false;
+        if let Some(asked) = write.request
+            && suspect
+        {
+            match repeat::look(node, write, asked.request, deadline).await? {
+                Look::New => {}
+                Look::Done(written) => return Ok(Begun::Done(written)),
+                Look::Unfinished => again = true,
+            }
+        }
+        let basis = write.context.clone().map_or(Basis::Overwrite, Basis::Causal);
+        match mint(node, write, basis, again, deadline).await? {
+            Mint::Here(configuration, minted) => {
+                return Ok(Begun::Minted(configuration, minted));
+            }
+            Mint::Elsewhere => return Ok(Begun::Elsewhere),
+            Mint::Known(Known::Reused) => return Err(RequestError::RequestIdReused),
+            Mint::Known(_) => suspect = true,
+        }
+    }
+}
+
+/// The second attempt of an overwriting write: some replica held what the write must replace
+/// and did not (see the head of `record.rs`). The first attempt is stored by now, so whatever
+/// keeps this one from being made leaves the write in doubt, and it is not made elsewhere: there
+/// it could replace what came after the first.
+async fn again(
+    node: &Arc<Node>,
+    write: &Write,
+    basis: Basis,
+    first: Outcome,
+    deadline: Deadline,
+) -> Result<(Updated, Outcome), RequestError> {
+    let in_doubt = |first: Outcome| {
+        RequestError::WriteInDoubt(Progress {
+            level: first.level,
+            needed: first.needed,
+            acknowledged: first.acknowledged,
+            replicas: first.replicas,
+            shard: first.shard,
+            epoch: Some(first.epoch),
+        })
+    };
+    let Ok(Mint::Here(configuration, minted)) = mint(node, write, basis, true, deadline).await
+    else {
+        return Err(in_doubt(first));
+    };
+    let Minted { record, updated, durable } = minted;
+    let (outcome, _) =
+        replicate(node, write, configuration, record, &updated, Some(durable), deadline).await?;
+    Ok((updated, outcome))
+}
+
+/// What became of minting.
+pub(super) enum Mint {
+    Here(Arc<Configuration>, Minted),
+    /// This node is not the one to do it.
+    Elsewhere,
+    /// The own store knows the request id.
+    Known(Known),
+}
+
+/// Mints the write in the newest epoch; `again`: although its request id is known.
+pub(super) async fn mint(
+    node: &Arc<Node>,
+    write: &Write,
+    basis: Basis,
+    again: bool,
+    deadline: Deadline,
+) -> Result<Mint, RequestError> {
+    let shard = write.at.shard;
+    let mut pauses = Pauses::new();
+    loop {
+        if deadline.passed() {
+            return Err(RequestError::Late { shard, waited: deadline.waited() });
+        }
+        let configuration = locate(node, shard, deadline).await?;
+        if !may_mint_soon(node, &configuration) {
+            return Ok(Mint::Elsewhere);
+        }
+        if !is_sloppy(&write.at) {
+            let requirement = Requirement::new(write.level, &configuration, Operation::Write);
+            refuse_hopeless(node, write.level, &configuration, &requirement)
+                .map_err(RequestError::QuorumNotMet)?;
+        }
+        let request = write.request.map(|asked| Remembered { request: asked.request, again });
+        let (at, change) = (write.at.clone(), write.change.clone());
+        let minted =
+            node.local.update(at, configuration.epoch, change, basis.clone(), request).await;
+        match minted {
+            Ok(minted) => return Ok(Mint::Here(configuration, minted)),
+            Err(WriteError::Known(known)) => return Ok(Mint::Known(known)),
+            Err(WriteError::Refused(refusal)) => {
+                catch_up(node, &configuration, &refusal).await;
+                mend(node, &configuration, &refusal, write, deadline)?;
+                pauses.pause(node, deadline).await;
+            }
+            Err(WriteError::Store(error)) => return Err(store_failed(node, &error, true)),
+        }
+    }
+}
+
+/// The own store may have missed a decision that this node has heard of since.
+pub(super) async fn catch_up(node: &Arc<Node>, used: &Configuration, refusal: &Refusal) {
+    if let Refusal::StaleEpoch { newest } = refusal
+        && newest.epoch < used.epoch
+    {
+        crate::moves::learn(node, used).await;
+    }
+}
+
+/// Whether this node is a member that holds what it needs to mint, in the epoch it knows or
+/// in one that it is about to learn.
+pub(super) fn may_mint_soon(node: &Node, configuration: &Configuration) -> bool {
+    let check = |replica: &triad_replica::shard::ShardReplica| {
+        replica.check(Access::Mint, configuration.epoch)
+    };
+    match node.local.look(configuration.shard, check) {
+        Some(Ok(())) => true,
+        Some(Err(Refusal::StaleEpoch { .. })) => configuration.is_member(&node.member()),
+        _ => false,
+    }
+}
+
+/// Learns from a refusal of the own store; an error when trying again is of no use.
+fn mend(
+    node: &Node,
+    configuration: &Configuration,
+    refusal: &Refusal,
+    write: &Write,
+    deadline: Deadline,
+) -> Result<(), RequestError> {
+    // The progress of a write that went no further than the own store.
+    let alone = |failure| {
+        let mut tally = PutTally::new(write.level, configuration);
+        tally.record(node.member(), PutAnswer::Failed(failure));
+        progress(&Attempt::new(node, deadline), write, configuration, &tally)
+    };
+    match refusal {
+        Refusal::StaleEpoch { newest } | Refusal::NotMember { newest: Some(newest) } => {
+            node.directory.learn(newest);
+            Ok(())
+        }
+        Refusal::NotMember { newest: None }
+        | Refusal::Learner
+        | Refusal::NotMerged
+        | Refusal::Collected => Ok(()),
+        Refusal::Overloaded => Err(overloaded(node, "its commit queue is full")),
+        Refusal::SiblingLimit { siblings, limit } => {
+            Err(RequestError::SiblingLimit { size: *siblings, limit: *limit })
+        }
+        Refusal::ContextLimit { entries, limit } => {
+            Err(RequestError::ContextLimit { size: *entries, limit: *limit })
+        }
+        Refusal::NoSpace | Refusal::HintsFull => {
+            Err(RequestError::NoSpace(alone(Failure::NoSpace)))
+        }
+        Refusal::Damaged => Err(RequestError::Damaged(alone(Failure::Damaged))),
+    }
+}
+
+/// The store has failed: the process is ending. Nothing was acknowledged, but what was on its
+/// way to the disk may be there.
+pub(super) fn store_failed(node: &Node, error: &StoreError, write: bool) -> RequestError {
+    let node = node.identity.name.to_string();
+    RequestError::StoreFailed { node, why: error.to_string(), write }
+}
+
+fn progress(
+    attempt: &Attempt<'_>,
+    write: &Write,
+    configuration: &Configuration,
+    tally: &PutTally,
+) -> Progress {
+    Progress {
+        level: write.level,
+        needed: tally.needed() as u32,
+        acknowledged: tally.acknowledged() as u32,
+        replicas: attempt.unfinished(tally.results()),
+        shard: configuration.shard,
+        epoch: Some(configuration.epoch),
+    }
+}
+
+/// The progress of a write that was sent, and of which no answer counts.
+fn nothing_heard(
+    node: &Node,
+    write: &Write,
+    configuration: &Configuration,
+    deadline: Deadline,
+) -> Progress {
+    let tally = PutTally::new(write.level, configuration);
+    progress(&Attempt::new(node, deadline), write, configuration, &tally)
+}
+
+/// Tells when what was minted here is durable.
+pub(super) type Durable = tokio::sync::oneshot::Receiver<Result<(), WriteError>>;
+
+/// Gets a record acknowledged, in one epoch after the other if need be. Counting starts at zero
+/// in each; the dot stays. `own`: the own store has it on its way already.
+pub(super) async fn replicate(
+    node: &Arc<Node>,
+    write: &Write,
+    mut configuration: Arc<Configuration>,
+    record: Record,
+    updated: &Updated,
+    mut own: Option<Durable>,
+    deadline: Deadline,
+) -> Result<(Outcome, Option<triad_replica::context::Context>), RequestError> {
+    let mut parcel = Parcel::new(record, configuration.epoch);
+    let mut pauses = Pauses::new();
+    loop {
+        let counted = if parcel.stamp > configuration.gc_epoch {
+            let answers = send(node, write, &configuration, &parcel, own.take(), deadline);
+            let in_doubt = |_| {
+                RequestError::WriteInDoubt(nothing_heard(node, write, &configuration, deadline))
+            };
+            hit(Point::PutSent).await.map_err(in_doubt)?;
+            count(node, write, &configuration, answers, deadline).await
+        } else {
+            match read_again(node, &write.at, updated, &configuration).await {
+                Reread::Found(record) => {
+                    parcel = Parcel::new(record, configuration.epoch);
+                    continue;
+                }
+                Reread::NotNow => Counted::Stale,
+                Reread::Gone => {
+                    let progress = nothing_heard(node, write, &configuration, deadline);
+                    Counted::Failed(RequestError::WriteInDoubt(progress))
+                }
+            }
+        };
+        match counted {
+            Counted::Enough(outcome, uncovered) => {
+                let in_doubt = |_| {
+                    RequestError::WriteInDoubt(nothing_heard(node, write, &configuration, deadline))
+                };
+                hit(Point::PutQuorum).await.map_err(in_doubt)?;
+                return Ok((outcome, uncovered));
+            }
+            Counted::Failed(error) => return Err(error),
+            Counted::Stale if deadline.passed() => {
+                let progress = nothing_heard(node, write, &configuration, deadline);
+                let waited = deadline.waited();
+                return Err(RequestError::WriteInDoubtAtDeadline { progress, waited });
+            }
+            Counted::Stale => {
+                pauses.pause(node, deadline).await;
+                let known = node.directory.get(configuration.shard);
+                if known.as_ref().is_none_or(|known| known.epoch <= configuration.epoch) {
+                    refresh(node, configuration.shard).await;
+                }
+                configuration = node.directory.get(configuration.shard).unwrap_or(configuration);
+            }
+        }
+    }
+}
+
+/// Sends the record to every member; the own store either has it on its way already
+/// (`own`) or merges it like the others.
+pub(super) fn send(
+    node: &Arc<Node>,
+    write: &Write,
+    configuration: &Configuration,
+    parcel: &Parcel,
+    own: Option<Durable>,
+    deadline: Deadline,
+) -> Answers {
+    let answers = Answers::new();
+    let mut own = own;
+    for member in configuration.members() {
+        if member != node.member() {
+            let request = parcel.merge_request(&write.at, configuration.epoch, deadline);
+            let answer = node.peers.data(member.node, request);
+            answers.push(Box::pin(async move {
+                let MergeAnswer { answer, newest } = data::merge_answer(answer.wait().await);
+                (member, answer, newest)
+            }));
+        } else if let Some(durable) = own.take() {
+            answers.push(Box::pin(async move {
+                let stored = durable.await.is_ok_and(|result| result.is_ok());
+                let answer = if stored {
+                    PutAnswer::Stored { uncovered: None }
+                } else {
+                    PutAnswer::Failed(Failure::Unreachable)
+                };
+                (member, answer, None)
+            }));
+        } else {
+            let (node, at) = (Arc::clone(node), write.at.clone());
+            let (epoch, stamp) = (configuration.epoch, parcel.stamp);
+            let record = parcel.record.clone();
+            answers.push(Box::pin(async move {
+                let MergeAnswer { answer, newest } =
+                    data::own_merge_answer(node.local.merge(at, epoch, stamp, record).await);
+                (member, answer, newest)
+            }));
+        }
+    }
+    answers
+}
+
+/// How counting in one epoch ended.
+enum Counted {
+    Enough(Outcome, Option<triad_replica::context::Context>),
+    /// The epoch is over: count anew in the next.
+    Stale,
+    Failed(RequestError),
+}
+
+async fn count(
+    node: &Arc<Node>,
+    write: &Write,
+    configuration: &Arc<Configuration>,
+    mut answers: Answers,
+    deadline: Deadline,
+) -> Counted {
+    let mut tally = PutTally::new(write.level, configuration);
+    let mut attempt = Attempt::new(node, deadline);
+    let mut stale = false;
+    loop {
+        let Ok(next) = tokio::time::timeout_at(deadline.at(), answers.next()).await else {
+            let progress = progress(&attempt, write, configuration, &tally);
+            let waited = deadline.waited();
+            return Counted::Failed(RequestError::WriteInDoubtAtDeadline { progress, waited });
+        };
+        let Some((member, answer, newest)) = next else {
+            return Counted::Failed(RequestError::WriteInDoubt(progress(
+                &attempt,
+                write,
+                configuration,
+                &tally,
+            )));
+        };
+        attempt.note(member);
+        let newer =
+            newest.is_some_and(|newest| super::heard_of(node, member, configuration, &newest));
+        stale |= matches!(answer, PutAnswer::Failed(Failure::StaleEpoch));
+        match tally.record(member, answer) {
+            Verdict::Enough => {
+                let outcome = Outcome {
+                    level: write.level,
+                    needed: tally.needed() as u32,
+                    acknowledged: tally.acknowledged() as u32,
+                    replicas: attempt.answered(tally.results()),
+                    diverged: tally.uncovered().is_some(),
+                    repaired: 0,
+                    shard: configuration.shard,
+                    epoch: configuration.epoch,
+                    sloppy: None,
+                    elapsed: deadline.waited(),
+                    configuration: Arc::clone(configuration),
+                };
+                missed::follow(node, &write.at, tally.missing(), answers, deadline);
+                return Counted::Enough(outcome, tally.uncovered().cloned());
+            }
+            Verdict::Pending if newer => return Counted::Stale,
+            Verdict::Pending => {}
+            Verdict::Impossible if stale => return Counted::Stale,
+            Verdict::Impossible => {
+                return Counted::Failed(RequestError::WriteInDoubt(progress(
+                    &attempt,
+                    write,
+                    configuration,
+                    &tally,
+                )));
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What one request may cost: its deadline, and its place among those in flight.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
+
+/// Connections keep this much in hand to answer `DEADLINE_EXCEEDED` themselves: at the deadline
+/// itself the transport would cut the call with CANCELLED and no explanation.
+const ANSWER_MARGIN: Duration = Duration::from_millis(30);
+
+/// When a request must be answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    started: Instant,
+    at: Instant,
+}
+
+impl Deadline {
+    /// A deadline `allowed` from now.
+    pub(crate) fn after(allowed: Duration) -> Self {
+        let started = Instant::now();
+        Self { started, at: started + allowed }
+    }
+
+    /// The deadline of a client's request: what its `grpc-timeout` says, or `default`; at most `max`.
+    pub(crate) fn of_request(metadata: &MetadataMap, default: Duration, max: Duration) -> Self {
+        let asked =
+            metadata.get("grpc-timeout").and_then(|text| parse_timeout(text.to_str().ok()?));
+        let allowed = asked.unwrap_or(default).min(max);
+        let margin = ANSWER_MARGIN.min(allowed / 10);
+        Self::after(allowed.saturating_sub(margin))
+    }
+
+    /// The moment itself.
+    pub(crate) fn at(self) -> Instant {
+        self.at
+    }
+
+    /// Time left.
+    pub(crate) fn left(self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
+
+    /// True once it has passed.
+    pub(crate) fn passed(self) -> bool {
+        self.left().is_zero()
+    }
+
+    /// Time since the request arrived.
+    pub(crate) fn waited(self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Time left in milliseconds, as it travels to other nodes.
+    pub(crate) fn left_ms(self) -> u32 {
+        u32::try_from(self.left().as_millis()).unwrap_or(u32::MAX)
+    }
+}
+
+/// `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2, "Timeout").
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount * 3_600)),
+        "M" => Some(Duration::from_secs(amount * 60)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+/// Counts the client requests in flight on this node.
+#[derive(Clone)]
+pub(crate) struct InFlight {
+    places: Arc<Semaphore>,
+    limit: u32,
+}
+
+impl InFlight {
+    /// Room for `limit` requests (`limits.in_flight`).
+    pub(crate) fn new(limit: u32) -> Self {
+        Self { places: Arc::new(Semaphore::new(limit as usize)), limit }
+    }
+
+    /// A place, kept until the permit is dropped; none when the node is full. Nobody queues:
+    /// a request that would have to wait is better tried elsewhere.
+    pub(crate) fn enter(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    /// Waits until nothing is in flight, and lets nothing more in.
+    pub(crate) async fn idle(&self) {
+        if let Ok(all) = self.places.acquire_many(self.limit).await {
+            all.forget();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts_are_read_by_the_book() {
+        assert_eq!(parse_timeout("100m"), Some(Duration::from_millis(100)));
+        assert_eq!(parse_timeout("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(parse_timeout("99999999H"), Some(Duration::from_hours(99_999_999)));
+        for bad in ["", "S", "1", "123456789S", "-1S", "1s", "１S"] {
+            assert_eq!(parse_timeout(bad), None, "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_may_shorten_and_lengthen_the_deadline_within_the_maximum() {
+        let (default, max) = (Duration::from_secs(5), Duration::from_mins(1));
+        let mut metadata = MetadataMap::new();
+        assert!(Deadline::of_request(&metadata, default, max).left() <= default);
+        metadata.insert("grpc-timeout", "100S".parse().expect("ascii"));
+        let capped = Deadline::of_request(&metadata, default, max).left();
+        assert!(capped > default && capped <= max);
+        metadata.insert("grpc-timeout", "1n".parse().expect("ascii"));
+        assert!(Deadline::of_request(&metadata, default, max).left() < Duration::from_millis(1));
+    }
+
+    #[test]
+    fn a_full_node_lets_nobody_queue() {
+        let in_flight = InFlight::new(1);
+        let permit = in_flight.enter();
+        assert!(permit.is_some() && in_flight.enter().is_none());
+        drop(permit);
+        assert!(in_flight.enter().is_some());
+    }
+}

@@ -1,0 +1,220 @@
+//! Taking another node out, or giving its places to others.
+
+use std::sync::Arc;
+
+use tracing::warn;
+use triad_proto::peer::v1 as wire;
+use triad_proto::peer::v1::operate_request::Action;
+use triad_proto::v1;
+use triad_replica::configuration::majority;
+use triad_ring::NodeId;
+
+use super::remote::{ask, tell_all};
+use super::survey::Survey;
+use super::{OperationError, begun, departure, kind_of, planned, replace_id, short, staying};
+use crate::book::{Contact, NodeState};
+use crate::liveness::Liveness;
+use crate::node::Node;
+
+type Begun = (v1::Operation, v1::Movement);
+
+/// Takes a node out: one that lives leaves, one that is down is sent away.
+pub(crate) async fn decommission(
+    node: &Arc<Node>,
+    request: &v1::DecommissionRequest,
+) -> Result<Begun, OperationError> {
+    let contact = find(node, &request.node)?;
+    if contact.state == NodeState::Left {
+        return Err(OperationError::NotNow(format!("node {} has left already", contact.name)));
+    }
+    let left = staying(node, contact.node).len() as u32;
+    let wanted = node.cluster.replication_factor;
+    if left == 0 {
+        return Err(OperationError::Unsafe(format!(
+            "node {} is the last one that is alive and stays",
+            contact.name
+        )));
+    }
+    if left < wanted && !request.allow_under_replicated {
+        return Err(OperationError::Unsafe(format!(
+            "there should be {wanted} copies of everything, and without node {} only {left} node(s) would be left to hold them; \
+             say allow_under_replicated to go on with fewer copies",
+            contact.name
+        )));
+    }
+    match node.liveness(contact.node) {
+        Liveness::Alive => {
+            let leave = wire::BeginLeave {
+                kind: "decommission".to_owned(),
+                validate_only: request.validate_only,
+            };
+            let answer = ask(node, contact.node, Action::Leave(leave)).await?;
+            Ok((answer.operation.unwrap_or_default(), answer.movement.unwrap_or_default()))
+        }
+        Liveness::Suspect => Err(undecided(&contact)),
+        Liveness::Down => send_away(node, &contact, request.validate_only).await,
+    }
+}
+
+fn undecided(contact: &Contact) -> OperationError {
+    OperationError::Unreachable {
+        node: contact.name.clone(),
+        why: "it may be alive or down, that will be known in some seconds".to_owned(),
+    }
+}
+
+/// Declares a node that is down to have left, for ever.
+async fn send_away(
+    node: &Arc<Node>,
+    contact: &Contact,
+    validate_only: bool,
+) -> Result<Begun, OperationError> {
+    let movement = given_away(node, contact.node).await?;
+    if validate_only {
+        return Ok((planned("decommission"), movement));
+    }
+    let id = format!("decommission-{}-{}", short(contact.node), contact.incarnation);
+    let left = Contact {
+        state: NodeState::Left,
+        revision: contact.revision + 1,
+        operation: id.clone(),
+        ..contact.clone()
+    };
+    warn!(node = %contact.name, operation = %id, "taking a node that is down out of the cluster");
+    departure::note_departed(node, left.clone()).await?;
+    let told = wire::SendAway { contact: Some(wire::Contact::from(&left)) };
+    // Whoever misses it hears of it beside other messages.
+    tell_all(node, &Action::SendAway(told)).await;
+    Ok((begun(&id), movement))
+}
+
+/// Gives the places of a node that is down to others now.
+pub(crate) async fn replace(
+    node: &Arc<Node>,
+    request: &v1::ReplaceRequest,
+) -> Result<Begun, OperationError> {
+    let contact = find(node, &request.node)?;
+    match node.liveness(contact.node) {
+        _ if contact.state == NodeState::Left => {
+            return Err(OperationError::NotNow(format!("node {} has left already", contact.name)));
+        }
+        Liveness::Alive => {
+            return Err(OperationError::NotNow(format!(
+                "node {} is alive: only one that is down is replaced; to take a living one out, decommission it",
+                contact.name
+            )));
+        }
+        Liveness::Suspect => return Err(undecided(&contact)),
+        Liveness::Down => {}
+    }
+    let left = staying(node, contact.node).len() as u32;
+    let wanted = node.cluster.replication_factor;
+    if left < wanted {
+        return Err(OperationError::Unsafe(format!(
+            "no living node is free to take the places of node {}: {left} of {wanted} that hold copies are alive; \
+             add a node first, or decommission this one with allow_under_replicated",
+            contact.name
+        )));
+    }
+    let movement = given_away(node, contact.node).await?;
+    if request.validate_only {
+        return Ok((planned("replace"), movement));
+    }
+    warn!(node = %contact.name, "giving the places of a node that is down to others");
+    let node_id = contact.node.as_bytes().to_vec().into();
+    let give_up = Action::GiveUp(wire::GiveUp { node_id, taken_back: false });
+    if !tell_all(node, &give_up).await {
+        warn!(node = %contact.name, "not every node was told: the rest waits for cluster.down_after");
+    }
+    Ok((begun(&replace_id(contact.node)), movement))
+}
+
+/// What the places of a node that is down amount to. An error if a shard of it has lost its majority:
+/// then only the node itself, or force, brings it back.
+async fn given_away(node: &Arc<Node>, gone: NodeId) -> Result<v1::Movement, OperationError> {
+    let survey = Survey::take(node).await;
+    let mut shards = 0;
+    let mut frozen = 0;
+    for known in survey.configurations() {
+        if !known.members().iter().any(|member| member.node == gone) {
+            continue;
+        }
+        shards += 1;
+        let members = known.read_set();
+        let living = members.iter().filter(|member| survey.is_present(node, member)).count();
+        frozen += u32::from(living < majority(members.len()));
+    }
+    if frozen > 0 {
+        return Err(OperationError::Unsafe(format!(
+            "{frozen} shard(s) have no living majority without node {}: start it again with its data; \
+             if its data is lost for ever, see triad force",
+            node.book.name(gone)
+        )));
+    }
+    let left = staying(node, gone).len() as u32;
+    let under_replicated = left < node.cluster.replication_factor;
+    let bytes = survey.bytes_per_shard().saturating_mul(u64::from(shards));
+    Ok(v1::Movement { shards, bytes, nodes_left: left, under_replicated })
+}
+
+/// The contact that a person means: by id, or by a name that only one node has.
+fn find(node: &Node, name: &str) -> Result<Contact, OperationError> {
+    let all = node.book.all();
+    let by_id = name.parse::<NodeId>().ok().and_then(|id| node.book.get(id));
+    if let Some(contact) = by_id {
+        return Ok((*contact).clone());
+    }
+    let mut named: Vec<_> = all.iter().filter(|contact| contact.name == name).collect();
+    // Names of the dead are given again: of two the one that is still in the cluster is meant.
+    if named.len() > 1 {
+        named.retain(|contact| contact.state != NodeState::Left);
+    }
+    match named.as_slice() {
+        [one] => Ok((***one).clone()),
+        [] => Err(OperationError::Unknown {
+            what: "node",
+            name: name.chars().take(64).collect(),
+            try_this: "`triad node ls` lists the nodes",
+        }),
+        _ => Err(OperationError::BadRequest(format!(
+            "{} nodes are named `{name}`: name one by its id, see `triad node ls -o json`",
+            named.len()
+        ))),
+    }
+}
+
+/// Takes an operation back, wherever it was begun.
+pub(crate) async fn cancel(node: &Arc<Node>, id: &str) -> Result<v1::Operation, OperationError> {
+    let contacts = node.book.all();
+    let owner = contacts.iter().find(|contact| !id.is_empty() && contact.operation == id);
+    if let Some(owner) = owner {
+        if owner.state == NodeState::Left {
+            return Err(OperationError::NotNow(format!(
+                "operation {id} cannot be taken back: node {} is out of the cluster; it may join again",
+                owner.name
+            )));
+        }
+        let cancel = Action::Cancel(wire::CancelLeave { id: id.to_owned() });
+        let answer = ask(node, owner.node, cancel).await?;
+        return Ok(answer.operation.unwrap_or_default());
+    }
+    let known = super::list(node).await.into_iter().find(|one| one.id == id);
+    let Some(known) = known else {
+        return Err(OperationError::Unknown {
+            what: "operation",
+            name: id.chars().take(64).collect(),
+            try_this: "`triad op ls` lists them",
+        });
+    };
+    let given_up = contacts.iter().find(|contact| replace_id(contact.node) == id);
+    match given_up.filter(|_| known.state() == v1::OperationState::Running) {
+        None => Err(OperationError::NotNow(format!("operation {id} has ended"))),
+        Some(contact) => {
+            let node_id = contact.node.as_bytes().to_vec().into();
+            let take_back = Action::GiveUp(wire::GiveUp { node_id, taken_back: true });
+            tell_all(node, &take_back).await;
+            let state = v1::OperationState::Cancelled.into();
+            Ok(v1::Operation { state, kind: kind_of(id), eta: None, ..known })
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The gRPC edge: convert, call one function, convert.
+
+pub(crate) mod cluster;
+pub(crate) mod kv;
+pub(crate) mod operations;
+pub(crate) mod outcome;
+pub(crate) mod peer;
+mod status;

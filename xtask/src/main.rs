@@ -1,0 +1,73 @@
+//! House rules and long checks, as `cargo xtask …`.
+//!
+//! `tidy` reads the tree and never writes; `ci` runs the script that CI runs. Rules that clippy
+//! can hold are in `Cargo.toml` and the `clippy.toml` files; what is here is what clippy cannot see.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks")]
+
+mod rules;
+mod soak;
+mod source;
+mod tree;
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use crate::tree::Tree;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  tidy    house rules: sizes, forbidden words, pure cores, dead files, documents that point nowhere
+  ci      everything CI checks, by the same script (.ci/run)
+  soak    the long stories in full: [--minutes N] [--story NAME] [--seed N], see xtask/src/soak.rs
+";
+
+fn main() -> ExitCode {
+    let command = std::env::args().nth(1).unwrap_or_default();
+    let result = match command.as_str() {
+        "tidy" => tidy(),
+        "ci" => ci(),
+        "soak" => soak::run(&std::env::args().skip(2).collect::<Vec<_>>()),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tidy() -> Result<()> {
+    let tree = Tree::read_workspace()?;
+    let findings = rules::check(&tree);
+    for finding in &findings {
+        println!("{finding}");
+    }
+    if !findings.is_empty() {
+        bail!("tidy found {} violation(s) of the house rules", findings.len());
+    }
+    println!("tidy: {} files, no violation", tree.len());
+    Ok(())
+}
+
+fn ci() -> Result<()> {
+    let status = Command::new("bash")
+        .arg(".ci/run")
+        .current_dir(tree::root())
+        .status()
+        .context("bash starts .ci/run")?;
+    if !status.success() {
+        bail!("CI failed: {status}");
+    }
+    Ok(())
+}
