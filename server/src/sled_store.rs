@@ -1,6 +1,6 @@
 //! The default storage engine: sled 0.34.7, under the rules that make it safe.
 //!
-//! sled is fast and pleasant, and four things about it are dangerous. Each has its
+//! sled is fast and pleasant, and five things about it are dangerous. Each has its
 //! remedy here, in one place:
 //!
 //! | danger | remedy | where |
@@ -8,6 +8,7 @@
 //! | `flush()` is not durable (`sync_file_range`: every simulated power cut lost acknowledged writes) | `sync` = `flush()`, then `fdatasync` on a handle of our own to `<dir>/db` | `engine` |
 //! | a page over a quarter segment goes to a file that is never synced, and `open` may panic for ever after | segments of 2 MiB, rows of at most 16 KiB (larger values are chunked by `RowStore`); `blobs/` must stay empty | `open`, stats, tests |
 //! | a leftover `snap.*.generating` makes `open` fail | removed before opening | `open` |
+//! | damage in its log is taken for the log's end, and what was synced behind it is forgotten | every sync is counted in the log and beside it | `mark` |
 //! | damaged files make it panic | everything runs under `catch_unwind`; opening tells *lost* from *not now* | `open`, `engine` |
 //!
 //! Never used: `flush_async` (deadlocks), tree transactions (a process-wide lock), `drop_tree`, `temporary`.
@@ -26,6 +27,7 @@ use triad_replica::store::{
 };
 
 mod engine;
+mod mark;
 mod open;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,8 @@ use rustix::fs::{Advice, fadvise, fdatasync, statvfs};
 use triad_replica::store::engine::{Engine, RowChange, RowVisitor};
 use triad_replica::store::{Space, StoreError};
 
+use super::mark::SyncMark;
+
 /// Space is looked up again after this time or after this many bytes, whatever comes
 /// first: far less than the reserve can be written in between, even four times over.
 const SPACE_AGE_MAX: Duration = Duration::from_millis(250);
@@ -24,6 +26,9 @@ const OVERHEAD_BYTES: u64 = 8 * (2 << 20);
 /// Rows up to this size are copied out of sled; larger ones are shared with its cache.
 const COPY_BYTES_MAX: usize = 256;
 
+/// Where the log keeps the number of the last sync.
+const SYNCED: &[u8] = b"synced";
+
 /// Bytes in a block of `st_blocks`, whatever the file system's own block size.
 const STAT_BLOCK: u64 = 512;
 
@@ -33,6 +38,10 @@ pub(super) struct SledEngine {
     /// For `fdatasync`. Opened once: a handle opened after a failed write-back might not
     /// be told of the failure.
     data_file: File,
+    /// A tree of its own: no row of the store.
+    counted: sled::Tree,
+    synced: AtomicU64,
+    mark: SyncMark,
     dir: PathBuf,
     space: Mutex<Option<(Instant, Space)>>,
     bytes_since_look: AtomicU64,
@@ -48,8 +57,29 @@ impl AsRef<[u8]> for SharedRow {
 }
 
 impl SledEngine {
-    pub(super) fn new(db: sled::Db, data_file: File, dir: PathBuf) -> Self {
-        Self { db, data_file, dir, space: Mutex::new(None), bytes_since_look: AtomicU64::new(0) }
+    pub(super) fn new(
+        db: sled::Db,
+        data_file: File,
+        mark: SyncMark,
+        dir: PathBuf,
+    ) -> Result<Self, StoreError> {
+        let counted = guarded("open", || db.open_tree(SYNCED))?;
+        let last = guarded("get", || counted.get(SYNCED))?;
+        let synced = match last.as_deref().map(<[u8; 8]>::try_from) {
+            None => 0,
+            Some(Ok(number)) => u64::from_be_bytes(number),
+            Some(Err(_)) => {
+                return Err(StoreError::Engine("its count of syncs is malformed".to_owned()));
+            }
+        };
+        let (space, bytes_since_look) = (Mutex::new(None), AtomicU64::new(0));
+        let synced = AtomicU64::new(synced);
+        Ok(Self { db, data_file, counted, synced, mark, dir, space, bytes_since_look })
+    }
+
+    /// How often it was synced since it was made, as its log says.
+    pub(super) fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Relaxed)
     }
 
     fn look_at_space(&self) -> Space {
@@ -106,6 +136,9 @@ impl Engine for SledEngine {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
+        // Behind everything that this sync is for.
+        let number = self.synced.fetch_add(1, Ordering::Relaxed) + 1;
+        guarded("count", || self.counted.insert(SYNCED, &number.to_be_bytes()))?;
         guarded("flush", || self.db.flush())?;
         fdatasync(&self.data_file).map_err(|errno| {
             // The kernel marks pages clean that it could not write. Forget them, so that the next
@@ -113,7 +146,9 @@ impl Engine for SledEngine {
             // the store is poisoned either way.
             let _ = fadvise(&self.data_file, 0, None, Advice::DontNeed);
             StoreError::Engine(format!("fdatasync of {}: {errno}", self.dir.join("db").display()))
-        })
+        })?;
+        self.mark.raise(number);
+        Ok(())
     }
 
     fn space(&self) -> Space {
@@ -176,7 +211,8 @@ mod tests {
         // A pipe cannot be synced: the kernel answers EINVAL.
         let (reader, _writer) = std::io::pipe().unwrap();
         let pipe = File::from(std::os::fd::OwnedFd::from(reader));
-        let engine = SledEngine::new(db, pipe, dir.path().to_owned());
+        let mark = SyncMark::open(dir.path()).unwrap();
+        let engine = SledEngine::new(db, pipe, mark, dir.path().to_owned()).unwrap();
         let error = engine.sync().unwrap_err();
         assert!(error.to_string().contains("fdatasync"), "{error}");
     }

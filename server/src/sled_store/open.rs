@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::SledOptions;
 use super::engine::{SledEngine, panic_text};
+use super::mark::SyncMark;
 
 /// Fixed for ever: sled refuses files that were made with another size. See
 /// `triad_replica::store` on why rows are small against it.
@@ -55,7 +56,18 @@ pub(super) fn open(dir: &Path, options: &SledOptions) -> Result<SledEngine, Open
     make_durable(dir).map_err(|error| unavailable("sync the directory", &error))?;
     let data_file =
         File::open(dir.join("db")).map_err(|error| unavailable("open the data file", &error))?;
-    Ok(SledEngine::new(db, data_file, dir.to_owned()))
+    let mark = SyncMark::open(dir).map_err(|error| unavailable("open the sync mark", &error))?;
+    let known = mark.load().map_err(|error| unavailable("read the sync mark", &error))?;
+    let lost = |why: String| OpenStoreError::Lost { dir: dir.to_owned(), why };
+    let engine = SledEngine::new(db, data_file, mark, dir.to_owned())
+        .map_err(|error| lost(error.to_string()))?;
+    match known {
+        Some(known) if engine.synced() < known => Err(lost(format!(
+            "it shows only {} of {known} syncs: its log is damaged, or an earlier state was put back",
+            engine.synced()
+        ))),
+        _ => Ok(engine),
+    }
 }
 
 /// sled writes `snap.*.generating` and renames it, but on opening it skips only another

@@ -157,35 +157,84 @@ fn store_of_three_starts(dir: &Path) {
     }
 }
 
-/// Damage is noticed at opening, or hits nothing, or lies in the tail of the log: then sled takes it for
-/// the end that a crash has torn, and shows an earlier state. Nothing in the files can tell
-/// the two apart; the data directory's floor and the peers' memory of commits are there for that.
-/// What never happens: rows with wrong content, or holes.
+/// Opens a damaged copy of a store of three starts: it is lost (true), or shows all that was synced.
+fn is_lost(broken: &Path, what: &str) -> bool {
+    match SledStore::open(broken, &SledOptions::default()) {
+        Ok(store) => {
+            assert_eq!(store.stats().records, 1_500, "{what}: an earlier state");
+            for number in 0..1_500 {
+                let value = store.get(&record(number)).unwrap().expect("no hole");
+                assert!(value == number.to_be_bytes().repeat(750), "{what}");
+            }
+            false
+        }
+        Err(OpenStoreError::Lost { .. }) => true,
+        Err(other) => panic!("{what}: {other}"),
+    }
+}
+
+/// sled takes damage in its log for the end that a crash has torn. The mark of the last sync tells
+/// the two apart.
 #[test]
-fn damage_is_noticed_or_cuts_the_tail_and_never_makes_holes() {
+fn damage_in_the_log_is_noticed_or_hits_nothing_and_never_shows_an_earlier_state() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("store");
     store_of_three_starts(&dir);
-    let mut lost = 0;
-    for part in 0..12 {
+    let (mut lost, mut rolled_back) = (0, 0);
+    for part in 0..24 {
         let broken = dir.with_file_name(format!("broken-{part}"));
         copy(&dir, &broken);
         let mut data = fs::read(broken.join("db")).unwrap();
-        let at = data.len() / 12 * part + 100;
-        data[at..at + 512].fill(0xa5);
-        fs::write(broken.join("db"), data).unwrap();
-        match SledStore::open(&broken, &SledOptions::default()) {
-            Ok(store) => {
-                for number in 0..store.stats().records as u32 {
-                    let value = store.get(&record(number)).unwrap().expect("no hole");
-                    assert!(value == number.to_be_bytes().repeat(750), "part {part}");
-                }
-            }
-            Err(OpenStoreError::Lost { .. }) => lost += 1,
-            Err(other) => panic!("part {part}: {other}"),
+        let at = data.len() / 24 * part + 100;
+        // A torn page, or a single bit.
+        if part % 2 == 0 {
+            data[at..at + 512].fill(0xa5);
+        } else {
+            data[at] ^= 1;
         }
+        fs::write(broken.join("db"), data).unwrap();
+        let unmarked = dir.with_file_name(format!("unmarked-{part}"));
+        copy(&broken, &unmarked);
+        fs::remove_file(unmarked.join(mark::FILE)).unwrap();
+        lost += u32::from(is_lost(&broken, &format!("part {part}")));
+        if let Ok(store) = SledStore::open(&unmarked, &SledOptions::default()) {
+            rolled_back += u32::from(store.stats().records < 1_500);
+        }
+        fs::remove_dir_all(broken).unwrap();
+        fs::remove_dir_all(unmarked).unwrap();
     }
-    assert!(lost > 0, "damage in the middle of the log is noticed");
+    assert!(
+        lost > 0 && rolled_back > 0,
+        "lost {lost}, of which without the mark {rolled_back} not"
+    );
+}
+
+#[test]
+fn files_of_an_earlier_state_are_a_lost_store() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("store");
+    let early = root.path().join("early");
+    let store = SledStore::open(&dir, &quiet()).unwrap();
+    store.apply(put("early")).unwrap();
+    store.sync().unwrap();
+    copy(&dir, &early);
+    store.apply(put("late")).unwrap();
+    store.sync().unwrap();
+    drop(store);
+    // As a restore of the large files alone would.
+    fs::copy(dir.join(mark::FILE), early.join(mark::FILE)).unwrap();
+    let error = SledStore::open(&early, &quiet()).err().unwrap();
+    assert!(matches!(&error, OpenStoreError::Lost { why, .. } if why.contains("syncs")), "{error}");
+    assert_eq!(SledStore::open(&dir, &quiet()).unwrap().get(&key()).unwrap(), Some("late".into()));
+}
+
+#[test]
+fn a_damaged_mark_condemns_nothing() {
+    let (_root, dir) = closed_store();
+    for garbage in [&b""[..], b"triad-synced-1 99999999999999999999 00000000\n", &[0xff; 64]] {
+        fs::write(dir.join(mark::FILE), garbage).unwrap();
+        assert_eq!(SledStore::open(&dir, &SledOptions::default()).unwrap().stats().records, 200);
+    }
 }
 
 #[test]
