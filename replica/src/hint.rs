@@ -29,7 +29,7 @@ mod book;
 #[cfg(test)]
 mod tests;
 
-pub use book::{Due, HeldEntry, HintBook, HintLimits, HintTotals, Noted};
+pub use book::{Dropped, Due, HeldEntry, HintBook, HintLimits, HintTotals, Noted};
 
 /// The version of held rows written today.
 const HELD_FORMAT: u8 = 1;

@@ -175,6 +175,9 @@ async fn unknown_levels_and_what_is_not_served_yet() {
         assert_refused("level", &status, Code::InvalidArgument, "BAD_LEVEL", &["level"]);
     }
     other_modes_are_not_served_yet(&mut kv).await;
+    let named = v1::PutRequest { request_id: Bytes::from_static(&[1; 16]), ..put("k", "v") };
+    let status = put_error(&mut kv, v1::PutRequest { bucket: "any.b".to_owned(), ..named }).await;
+    assert_refused("named", &status, Code::Unimplemented, "UNSUPPORTED_MODE", &["request_id"]);
     for length in [1, 15, 17, 1_000] {
         let request_id = Bytes::from(vec![1; length]);
         let status = put_error(&mut kv, v1::PutRequest { request_id, ..put("k", "v") }).await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use triad_client::Level;
+use triad_proto::v1::ReplicaResult;
 use triad_tests::processes::{Cluster, Settings, client_of};
 use triad_tests::raw;
 use triad_tests::wait::until;
@@ -183,6 +184,12 @@ async fn where_shows_the_same_version_on_all_replicas_once_a_write_at_all_is_don
         located.replicas
     );
     assert_eq!(located.ring_id.len(), 32);
+    // What nobody holds has no digest to tell, neither near nor far.
+    let located = cluster.client().cluster().locate("default", "never written", true).await;
+    for replica in located.unwrap().replicas {
+        assert_eq!(replica.result(), ReplicaResult::Ok, "{replica:?}");
+        assert!(replica.dots.is_empty() && replica.digest.is_empty(), "{replica:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,6 +12,9 @@ use triad_tests::wait::until;
 /// How long a death may take to be noticed, and what was missed to be delivered, on a busy machine.
 const SOON: Duration = Duration::from_mins(1);
 
+/// How long the shards of a dead node may take to be whole again.
+const LONG: Duration = Duration::from_mins(2);
+
 /// All members store the same record of a key, which is looked at where it lies and not read.
 async fn same_everywhere(client: &Client, bucket: &str, key: &str) -> Result<(), String> {
     let look = client.cluster().deadline(Duration::from_secs(5));
@@ -76,6 +79,34 @@ async fn who_was_away_gets_puts_and_deletes_by_hints_and_their_holders_may_resta
     let read = client.get("new/1").level(Level::One).await.unwrap();
     assert_eq!(read.value().unwrap(), "new");
     assert!(!client.get("old/1").await.unwrap().is_found(), "a delete was missed and delivered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_noted_for_a_member_that_never_returns_goes_when_its_places_are_taken() {
+    let settings = Settings::small().with("TRIAD_CLUSTER_DOWN_AFTER", "10s");
+    let mut cluster = Cluster::start(4, settings).await;
+    let client = cluster.client();
+    cluster.node(3).kill();
+    for number in 0..40 {
+        let key = format!("missed/{number}");
+        until("writes go on without the dead node", SOON, || async { client.put(&key, "v").await })
+            .await;
+    }
+    until("something is noted for it", SOON, || async {
+        match pending(&client).await? {
+            0 => Err("no hints".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    until("its places are taken", LONG, || async {
+        let status = client.cluster().status().await.map_err(|error| error.to_string())?;
+        let shards = status.shards.unwrap_or_default();
+        let missing = shards.under_replicated + shards.joint + shards.unavailable + shards.draining;
+        if missing == 0 { Ok(()) } else { Err(format!("{shards:?}")) }
+    })
+    .await;
+    no_hints_left(&client).await;
 }
 
 /// Five nodes, of which three are members of each shard.

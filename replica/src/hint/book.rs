@@ -72,6 +72,15 @@ pub struct HintTotals {
     pub bytes: u64,
 }
 
+/// Courtesy hints that are dropped without being delivered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// All of them: their rows are to be removed.
+    pub rows: Vec<(Member, Address)>,
+    /// How many of them somebody would still have needed.
+    pub given_up: u64,
+}
+
 /// When something that failed is tried again.
 #[derive(Clone, Copy, Debug, Default)]
 struct Retry {
@@ -238,12 +247,17 @@ impl HintBook {
     }
 
     /// Drops courtesy hints that are too old, and some more while all hints together are too
-    /// large. One step of a walk over all; the rows of what it returns are to be removed.
-    pub fn drop_old(&mut self, now_ms: u64) -> Vec<(Member, Address)> {
+    /// large; and those that are `of_use` no more, be their target alive or not. One step of a
+    /// walk over all.
+    pub fn drop_needless(
+        &mut self,
+        now_ms: u64,
+        of_use: impl Fn(&Member, ShardId) -> bool,
+    ) -> Dropped {
         let oldest = now_ms.saturating_sub(self.limits.age_ms);
         let mut excess = (self.courtesy_bytes + self.held_bytes).saturating_sub(self.limits.bytes);
         let cursor = self.age_cursor.take();
-        let mut gone = Vec::new();
+        let mut dropped = Dropped::default();
         let mut walked = 0;
         let from = cursor.as_ref().map_or(Bound::Unbounded, |(member, _)| Bound::Included(*member));
         'walk: for (target, all) in self.courtesy.range((from, Bound::Unbounded)) {
@@ -253,9 +267,11 @@ impl HintBook {
                     break 'walk;
                 }
                 walked += 1;
-                if hint.since_ms < oldest || excess > 0 {
+                let pointless = !of_use(target, at.shard);
+                if pointless || hint.since_ms < oldest || excess > 0 {
                     excess = excess.saturating_sub(hint.bytes);
-                    gone.push((*target, at.clone()));
+                    dropped.given_up += u64::from(!pointless);
+                    dropped.rows.push((*target, at.clone()));
                 }
                 self.age_cursor = Some((*target, at.clone()));
             }
@@ -263,10 +279,10 @@ impl HintBook {
         if walked < WALK {
             self.age_cursor = None;
         }
-        for (target, at) in &gone {
+        for (target, at) in &dropped.rows {
             self.drop_courtesy(*target, at);
         }
-        gone
+        dropped
     }
 
     // Held records.

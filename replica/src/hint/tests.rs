@@ -22,6 +22,10 @@ fn epoch(number: u64) -> Epoch {
     Epoch { lineage: 1, number }
 }
 
+fn anybody(_: &Member, _: ShardId) -> bool {
+    true
+}
+
 fn entry(bytes: u64, stamp: u64) -> HeldEntry {
     HeldEntry { bytes, stamp: epoch(stamp), actor: None }
 }
@@ -93,10 +97,24 @@ fn courtesy_hints_are_bounded_in_number_bytes_and_age() {
         assert_eq!(book.note(member(1), &at(1, key), 10, 1_000), Noted::New);
     }
     assert_eq!(book.note(member(1), &at(1, "e"), 10, 1_000), Noted::Full, "too many");
-    assert!(book.drop_old(61_000).is_empty());
-    assert_eq!(book.drop_old(61_001).len(), 4);
+    assert_eq!(book.drop_needless(61_000, anybody), Dropped::default());
+    let dropped = book.drop_needless(61_001, anybody);
+    assert_eq!((dropped.rows.len(), dropped.given_up), (4, 4));
     assert_eq!(book.totals(), HintTotals::default());
     assert_eq!(book.note(member(1), &at(1, "a"), 1_001, 1_000), Noted::Full, "too large");
+}
+
+#[test]
+fn what_was_noted_for_a_former_member_is_dropped_and_not_counted_as_given_up() {
+    let mut book = HintBook::new(LIMITS);
+    for (target, shard) in [(1, 1), (1, 2), (2, 1)] {
+        assert_eq!(book.note(member(target), &at(shard, "a"), 10, 0), Noted::New);
+    }
+    let replaced = |target: &Member, shard| (*target, shard) != (member(1), ShardId::new(1));
+    let dropped = book.drop_needless(0, replaced);
+    assert_eq!(dropped, Dropped { rows: vec![(member(1), at(1, "a"))], given_up: 0 });
+    assert_eq!(book.totals(), HintTotals { courtesy: 2, held: 0, bytes: 20 });
+    assert_eq!(book.due_courtesy(member(1), NOW, 9)[0].at, at(2, "a"), "its other shards stay");
 }
 
 #[test]
@@ -106,7 +124,7 @@ fn held_records_need_no_room_of_courtesy_hints_which_make_way() {
     assert!(book.has_room(700, 1));
     book.hold(at(1, "h"), entry(700, 1));
     assert!(!book.has_room(301, 0) && book.has_room(300, 1), "held records bound themselves");
-    assert_eq!(book.drop_old(0), [(member(1), at(1, "a"))]);
+    assert_eq!(book.drop_needless(0, anybody).rows, [(member(1), at(1, "a"))]);
     assert_eq!(book.totals(), HintTotals { courtesy: 0, held: 1, bytes: 700 });
     for key in ["i", "j", "k"] {
         book.hold(at(1, key), entry(1, 1));

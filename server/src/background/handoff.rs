@@ -45,7 +45,7 @@ pub(crate) async fn handoff_task(node: Arc<Node>) {
             () = tokio::time::sleep(node.spread(LOOK_EVERY)) => {}
         }
         wake_for_the_returned(&node, &mut seen);
-        drop_old(&node).await;
+        drop_needless(&node).await;
         tokio::join!(deliver_courtesies(&node), held.deliver_all(&node));
         clear_alarm(&node);
     }
@@ -72,10 +72,16 @@ fn clear_alarm(node: &Node) {
     }
 }
 
-async fn drop_old(node: &Node) {
-    let gone = node.hints.with(|book| book.drop_old(node.clock.now_ms()));
-    node.hints.dropped(gone.len() as u64);
-    remove_rows(node, &gone).await;
+/// Drops what is too old, and what was noted for who is no member any more: such a node may never
+/// come back, and its heirs got all by their transfer.
+async fn drop_needless(node: &Node) {
+    // Of a shard that is not known here the delivery decides.
+    let of_use = |target: &Member, shard| {
+        node.directory.get(shard).is_none_or(|known| both_are_members(node, *target, &known))
+    };
+    let dropped = node.hints.with(|book| book.drop_needless(node.clock.now_ms(), of_use));
+    node.hints.dropped(dropped.given_up);
+    remove_rows(node, &dropped.rows).await;
 }
 
 async fn remove_rows(node: &Node, gone: &[(Member, Address)]) {
@@ -145,14 +151,18 @@ fn settle(
     gone
 }
 
+/// Only a member has something to bring, and only a member needs it.
+fn both_are_members(node: &Node, target: Member, configuration: &Configuration) -> bool {
+    configuration.is_member(&target) && configuration.is_member(&node.member())
+}
+
 /// Sends a member what this store has of a key *now*, as an ordinary merge in the epoch in which
 /// it was read. What was deleted and collected since is not there to be sent.
 async fn courtesy(node: &Arc<Node>, target: Member, at: &Address) -> Courtesy {
     let Some(configuration) = node.directory.get(at.shard) else {
         return Courtesy::Pointless;
     };
-    let both = configuration.is_member(&target) && configuration.is_member(&node.member());
-    if !both {
+    if !both_are_members(node, target, &configuration) {
         return Courtesy::Pointless;
     }
     match read(node, at, &configuration) {

@@ -443,6 +443,8 @@ async fn replica_states(
     let patience = Deadline::after(deadline.left().min(PATIENCE));
     let states = configuration.members().into_iter().map(|member| async move {
         let (result, record) = stored(node, at, configuration, member, patience).await;
+        // Who holds nothing of the key has no digest to tell.
+        let record = record.filter(|one| !one.is_absent());
         v1::ReplicaState {
             node: node.book.name(member.node),
             result: v1::ReplicaResult::from(result).into(),

@@ -138,6 +138,7 @@ struct Hints {
     pending: u64,
     bytes: u64,
     acknowledging: u64,
+    lost: u64,
 }
 
 #[derive(Serialize)]
@@ -192,6 +193,7 @@ pub(crate) fn status(status: &v1::StatusResponse) -> Status<'_> {
             pending: hints.pending,
             bytes: hints.bytes,
             acknowledging: hints.acknowledging,
+            lost: hints.lost,
         },
         trees_different: status.trees_different,
         operations: Operations { running: status.operations_running },

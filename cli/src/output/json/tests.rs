@@ -184,7 +184,7 @@ fn status_sums_up_the_cluster() {
         r#""healthy":true,"complete":true,"failures_tolerated":1,"#,
         r#""nodes":{"total":3,"alive":3,"suspect":0,"down":0},"#,
         r#""shards":{"total":1024,"joint":2,"under_replicated":0,"unavailable":0,"learning":0,"draining":0},"#,
-        r#""hints":{"pending":0,"bytes":0,"acknowledging":0},"trees_different":0,"operations":{"running":0},"#,
+        r#""hints":{"pending":0,"bytes":0,"acknowledging":0,"lost":0},"trees_different":0,"operations":{"running":0},"#,
         r#""alarms":[{"name":"NOSPACE","node":"node1","detail":"","cure":""}],"unreachable":[],"version":"0.1.0"}"#
     );
     assert_eq!(shown(&status(&wire)), expected);
