@@ -257,6 +257,11 @@ impl Configuration {
         self.read_set().contains(member) || self.new_set().contains(member)
     }
 
+    /// Whether this member alone acknowledges.
+    pub fn is_only(&self, member: &Member) -> bool {
+        matches!(&self.phase, Phase::Stable { members } if members[..] == [*member])
+    }
+
     /// Names exactly this configuration.
     pub fn digest(&self) -> ConfigurationDigest {
         let hash: [u8; 32] = Sha256::digest(self.encode()).into();

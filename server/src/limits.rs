@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
@@ -97,11 +97,9 @@ impl InFlight {
         Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
-    /// Waits until nothing is in flight, and lets nothing more in.
-    pub(crate) async fn idle(&self) {
-        if let Ok(all) = self.places.acquire_many(self.limit).await {
-            all.forget();
-        }
+    /// Waits until nothing is in flight. Nothing more is let in, until what it returns is dropped.
+    pub(crate) async fn idle(&self) -> Option<SemaphorePermit<'_>> {
+        self.places.acquire_many(self.limit).await.ok()
     }
 }
 
@@ -137,6 +135,19 @@ mod tests {
         let permit = in_flight.enter();
         assert!(permit.is_some() && in_flight.enter().is_none());
         drop(permit);
+        assert!(in_flight.enter().is_some());
+    }
+
+    #[tokio::test]
+    async fn an_idle_node_is_held_idle_and_no_longer() {
+        let in_flight = InFlight::new(2);
+        let permit = in_flight.enter();
+        let waits = tokio::time::timeout(Duration::from_millis(1), in_flight.idle());
+        assert!(waits.await.is_err(), "one is at work");
+        drop(permit);
+        let idle = in_flight.idle().await;
+        assert!(in_flight.enter().is_none());
+        drop(idle);
         assert!(in_flight.enter().is_some());
     }
 }

@@ -238,7 +238,7 @@ impl ServerHandle {
         host.drain("the node is shutting down");
         parts.entering.abort();
         let busy = host.in_flight.idle();
-        let _ = tokio::time::timeout(host.config.timeouts.drain, busy).await;
+        let _idle = tokio::time::timeout(host.config.timeouts.drain, busy).await;
         tokio::time::sleep(FLUSH).await;
         parts.client_port.close().await;
         if let Some(node) = host.built_node() {

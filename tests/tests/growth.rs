@@ -29,7 +29,7 @@ async fn two_nodes_join_under_load_and_every_acknowledged_write_survives_a_power
     let load = Workload::start(&client, &history, 2, 2, 50);
     cluster.grow();
     cluster.grow();
-    let waited = cluster.triad(["wait", "--nodes", "5", "--settled", "--timeout", "60s"]);
+    let waited = cluster.triad(["wait", "--nodes", "5", "--settled", "--timeout", "180s"]);
     assert_eq!(waited.code, 0, "{waited:?}");
     let reads = load.reads();
     until("reads go on in the grown cluster", Duration::from_secs(20), || async {

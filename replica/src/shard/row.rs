@@ -116,6 +116,8 @@ impl EnteredRow {
         if self.configuration.is_member(&me) {
             self.data_epoch = Some(epoch);
             self.tenure = self.tenure.or(Some(epoch));
+            // Who is alone has nobody to copy from: after an operator's force it serves at once.
+            self.merged |= self.configuration.is_only(&me) && !self.sweeping;
         }
         self
     }

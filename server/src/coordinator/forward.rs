@@ -41,14 +41,16 @@ impl Forwardable {
 }
 
 /// Passes a request on to the members of its shard, the most likely first. The next one is
-/// asked only when the last certainly did nothing.
+/// asked only when the last certainly did nothing. None when nobody did anything and this node
+/// itself is by now, as `able` finds, one that may run it.
 pub(crate) async fn forward(
     node: &Arc<Node>,
     shard: ShardId,
     level: Level,
-    original: Forwardable,
+    original: &Forwardable,
+    able: impl Fn(&Node, &Configuration) -> bool,
     deadline: Deadline,
-) -> Result<Reply, RequestError> {
+) -> Result<Option<Reply>, RequestError> {
     if original.hops >= HOPS_MAX {
         // Everybody on the way knew another configuration: it is changing right now.
         tokio::time::sleep(node.spread(Duration::from_millis(5))).await;
@@ -59,10 +61,13 @@ pub(crate) async fn forward(
     }
     loop {
         let configuration = locate(node, shard, deadline).await?;
+        if able(node, &configuration) {
+            return Ok(None);
+        }
         let members = candidates(node, &configuration);
-        let passed = pass_on(node, &configuration, level, &original, members, deadline);
+        let passed = pass_on(node, &configuration, level, original, members, deadline);
         if let Some(reply) = passed.await? {
-            return Ok(reply);
+            return Ok(Some(reply));
         }
         if deadline.left() < Duration::from_millis(20) {
             let repeatable = original.is_repeatable();

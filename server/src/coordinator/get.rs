@@ -39,8 +39,11 @@ pub(crate) async fn get(
         }
         let configuration = locate(node, shard, deadline).await?;
         if !may_read_soon(node, &configuration) {
-            let reply = forward(node, shard, read.level, original, deadline).await?;
-            return Ok(Completed::Elsewhere(Box::new(reply)));
+            let passed = forward(node, shard, read.level, &original, may_read_soon, deadline);
+            match passed.await? {
+                Some(reply) => return Ok(Completed::Elsewhere(Box::new(reply))),
+                None => continue,
+            }
         }
         let requirement = Requirement::new(read.level, &configuration, Operation::Read);
         refuse_hopeless(node, read.level, &configuration, &requirement)

@@ -46,12 +46,17 @@ async fn run(
     original: Forwardable,
     deadline: Deadline,
 ) -> Result<Completed<Written>, RequestError> {
-    let (configuration, minted) = match begin(&node, &write, deadline).await? {
-        Begun::Minted(configuration, minted) => (configuration, minted),
-        Begun::Done(written) => return Ok(Completed::Here(written)),
-        Begun::Elsewhere => {
-            let reply = forward(&node, write.at.shard, write.level, original, deadline).await?;
-            return Ok(Completed::Elsewhere(Box::new(reply)));
+    let (shard, level) = (write.at.shard, write.level);
+    let (configuration, minted) = loop {
+        match begin(&node, &write, deadline).await? {
+            Begun::Minted(configuration, minted) => break (configuration, minted),
+            Begun::Done(written) => return Ok(Completed::Here(written)),
+            Begun::Elsewhere => {
+                let passed = forward(&node, shard, level, &original, may_mint_soon, deadline);
+                if let Some(reply) = passed.await? {
+                    return Ok(Completed::Elsewhere(Box::new(reply)));
+                }
+            }
         }
     };
     let Minted { record, updated: first, durable } = minted;

@@ -241,6 +241,8 @@ async fn go(node: &Arc<Node>, host: &Host, how: &str) {
         "this node was in cluster `{}` ({}) and {how}; restart it and ask it to join to take it back: triad node join",
         cluster.name, cluster.id
     ));
+    // What it has passed on to members is answered first: its links end with it.
+    let _ = tokio::time::timeout(node.config.timeouts.drain, node.in_flight.idle()).await;
     info!(%operation, "out of the cluster");
     node.stop.cancel();
 }
