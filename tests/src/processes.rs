@@ -76,6 +76,8 @@ impl Settings {
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Node>,
+    /// How many it ever had, for their names.
+    made: usize,
     settings: Settings,
     directory: TempDir,
 }
@@ -94,7 +96,7 @@ impl Cluster {
     /// The nodes of a new cluster, none of them started: node1 may make the cluster, all know each other as seeds.
     pub fn prepare(count: usize, settings: Settings) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let mut cluster = Self { nodes: Vec::new(), settings, directory };
+        let mut cluster = Self { nodes: Vec::new(), made: 0, settings, directory };
         for _ in 0..count {
             cluster.add();
         }
@@ -117,7 +119,8 @@ impl Cluster {
     }
 
     fn add(&mut self) -> &mut Node {
-        let name = format!("node{}", self.nodes.len() + 1);
+        self.made += 1;
+        let name = format!("node{}", self.made);
         let mut node = Node::new(&name, self.directory.path());
         node.program.clone_from(&self.settings.program);
         node.niceness = self.settings.niceness;
@@ -126,6 +129,20 @@ impl Cluster {
         }
         self.nodes.push(node);
         self.nodes.last_mut().expect("just added")
+    }
+
+    /// Has a node hand over, leave the cluster and end; those after it move up by one number.
+    pub async fn dismiss(&mut self, index: usize, limit: Duration) {
+        let client = client_of([self.nodes[index].client_address()]);
+        client.cluster().leave(false).await.expect("a node of several may leave");
+        until("the node has left", limit, || async {
+            let told = client.cluster().readiness().await.map_err(|error| error.to_string())?;
+            let left = told.reasons.iter().any(|why| why.contains("has left it"));
+            if left { Ok(()) } else { Err(told.reasons.join("; ")) }
+        })
+        .await;
+        assert!(self.nodes[index].stop(limit).success(), "who has left ends well");
+        self.nodes.remove(index);
     }
 
     /// How many shards it has.

@@ -1,5 +1,6 @@
-//! Five nodes under continuous load from writers, readers and deleters, while one thing after the other breaks: in the
-//! end no acknowledged write is missing, and no delete has come undone.
+//! Five nodes under continuous load from writers, readers and deleters, while one thing after the other breaks, and
+//! nodes leave and join: in the end no acknowledged write is missing, no delete has come undone, and the cluster is at
+//! rest: one ring, nothing moves, no hint is left, all members hold the same.
 //!
 //! Every run prints its seed; `SOAK_SEED=<seed>` repeats its choices and `SOAK_SECONDS=<n>` makes it longer, see
 //! `cargo xtask soak`.
@@ -47,9 +48,11 @@ enum Fault {
     Clock,
     /// The node comes back without its store.
     Wipe,
+    /// A node joins, and another one leaves.
+    Exchange,
 }
 
-const FAULTS: [Fault; 7] = [
+const FAULTS: [Fault; 8] = [
     Fault::Kill,
     Fault::Freeze,
     Fault::Cut,
@@ -57,6 +60,7 @@ const FAULTS: [Fault; 7] = [
     Fault::Lose,
     Fault::Clock,
     Fault::Wipe,
+    Fault::Exchange,
 ];
 
 async fn strike(cluster: &mut Cluster, dice: &mut Dice, fault: Fault) {
@@ -99,8 +103,12 @@ async fn strike(cluster: &mut Cluster, dice: &mut Dice, fault: Fault) {
             cluster.node(victim).start();
             cluster.settled_within(NODES, SETTLED).await;
         }
+        Fault::Exchange => {
+            cluster.grow().ready().await;
+            cluster.dismiss(victim, SETTLED).await;
+        }
     }
-    for index in 0..nodes as usize {
+    for index in 0..NODES {
         cluster.node(index).ready().await;
     }
 }
@@ -124,6 +132,9 @@ async fn whatever_breaks_nothing_acknowledged_is_lost_and_no_delete_comes_undone
     }
     cluster.settled_within(NODES, SETTLED).await;
     let report = load.stop().await;
+    let quiet = Instant::now();
+    cluster.converged(SETTLED).await;
+    eprintln!("at rest {:?} after the last write", quiet.elapsed());
     eprintln!(
         "{struck:?}; {} of {} writes acknowledged, {} keys deleted; {} reads; {} requests failed",
         report.acknowledged,
