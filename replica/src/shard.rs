@@ -332,6 +332,18 @@ impl ShardReplica {
         }
     }
 
+    /// A part of what this store held is lost, though the store is not: whatever it mints from now
+    /// on is by another actor, for it may have minted what is lost (design rule D5).
+    pub fn on_part_lost(&mut self) -> Vec<Durable> {
+        match &mut self.entered {
+            Some(row) => {
+                row.forgotten = row.forgotten.saturating_add(1);
+                vec![Durable::Entered(row.clone())]
+            }
+            None => Vec::new(),
+        }
+    }
+
     /// Forgets the shard's records, after a drain or a copy that led nowhere. A member never
     /// does. The tenure ends in the same batch; what was decided is known for ever.
     pub fn purge(&mut self) -> Vec<Durable> {

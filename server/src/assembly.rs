@@ -13,7 +13,7 @@ use triad_ring::{RingConfig, RingNode};
 use crate::alarms;
 use crate::background::anti_entropy::{AntiEntropy, anti_entropy_task};
 use crate::background::tombstone_gc::tombstone_gc_task;
-use crate::background::{acquaint_task, expiry_task, handoff_task};
+use crate::background::{acquaint_task, expiry_task, handoff_task, mender_task};
 use crate::clock::Clock;
 use crate::coordinator::Repairs;
 use crate::data_dir::LossReason;
@@ -150,6 +150,7 @@ fn build(parts: &Parts, membership: Membership) -> Result<(Arc<Node>, Entry), St
 
 /// What a node does beside requests.
 fn spawn_background(node: &Arc<Node>, tasks: &TaskTracker) {
+    tasks.spawn(mender_task(Arc::clone(node)));
     tasks.spawn(handoff_task(Arc::clone(node)));
     tasks.spawn(tombstone_gc_task(Arc::clone(node)));
     tasks.spawn(anti_entropy_task(Arc::clone(node)));

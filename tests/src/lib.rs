@@ -8,6 +8,7 @@
 //! - [`dice`]: choices that a seed repeats.
 //! - [`faults`]: wrong clocks, cut links, steps that stop, and digests of stores.
 //! - [`history`]: remembers which writes were acknowledged and judges every read.
+//! - [`rot`]: damage to the files of stopped nodes.
 //! - [`wait`]: waits for a condition with a deadline, never for a time.
 //!
 //! The tests themselves are one story per file in `tests/`. They run in parallel: each has its own ports and its own
@@ -26,5 +27,6 @@ pub mod history;
 pub mod ports;
 pub mod processes;
 pub mod raw;
+pub mod rot;
 pub mod wait;
 pub mod workload;

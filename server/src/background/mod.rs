@@ -5,9 +5,11 @@ pub(crate) mod anti_entropy;
 mod expiry;
 mod handoff;
 mod held;
+mod mender;
 mod promises;
 pub(crate) mod tombstone_gc;
 
 pub(crate) use acquaint::acquaint_task;
 pub(crate) use expiry::expiry_task;
 pub(crate) use handoff::handoff_task;
+pub(crate) use mender::mender_task;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use triad_replica::configuration::Configuration;
 use triad_replica::consistency::{Failure, Operation, Requirement, Verdict};
+use triad_replica::member::Member;
 use triad_replica::put::{PutAnswer, PutTally};
 use triad_replica::record::{Basis, Known, Record, Updated};
 use triad_replica::refusal::Refusal;
@@ -18,9 +19,12 @@ use super::missed::{self, Answers};
 use super::repeat::{self, Look};
 use super::reread::{Reread, read_again};
 use super::sloppy::is_sloppy;
-use super::{Attempt, Completed, Outcome, Parcel, Pauses, Write, Written, refuse_hopeless};
+use super::{
+    Attempt, Completed, HOPS_MAX, Outcome, Parcel, Pauses, Write, Written, refuse_hopeless,
+};
 use crate::failpoint::{Point, hit};
 use crate::limits::Deadline;
+use crate::liveness::Liveness;
 use crate::local::{Minted, Remembered, WriteError};
 use crate::node::Node;
 use crate::peers::data::{self, MergeAnswer};
@@ -48,15 +52,17 @@ async fn run(
 ) -> Result<Completed<Written>, RequestError> {
     let (shard, level) = (write.at.shard, write.level);
     let (configuration, minted) = loop {
-        match begin(&node, &write, deadline).await? {
-            Begun::Minted(configuration, minted) => break (configuration, minted),
-            Begun::Done(written) => return Ok(Completed::Here(written)),
-            Begun::Elsewhere => {
-                let passed = forward(&node, shard, level, &original, may_mint_soon, deadline);
-                if let Some(reply) = passed.await? {
-                    return Ok(Completed::Elsewhere(Box::new(reply)));
-                }
-            }
+        let able = match begin(&node, &write, deadline).await {
+            Ok(Begun::Minted(configuration, minted)) => break (configuration, minted),
+            Ok(Begun::Done(written)) => return Ok(Completed::Here(written)),
+            Ok(Begun::Elsewhere) => may_mint_soon,
+            // Nothing was written, and another member's row may be whole.
+            Err(RequestError::Damaged(_)) if may_pass_on(&node, &write, &original) => never,
+            Err(error) => return Err(error),
+        };
+        let passed = forward(&node, shard, level, &original, able, deadline);
+        if let Some(reply) = passed.await? {
+            return Ok(Completed::Elsewhere(Box::new(reply)));
         }
     };
     let Minted { record, updated: first, durable } = minted;
@@ -71,6 +77,19 @@ async fn run(
     };
     let Updated { dot, client_context } = updated;
     Ok(Completed::Here(Box::new(Written { dot, client_context, outcome })))
+}
+
+/// Who has met a damaged row does not come to be able to run the write.
+const fn never(_: &Node, _: &Configuration) -> bool {
+    false
+}
+
+/// Whether another member is alive, and the write has not been passed on too often.
+fn may_pass_on(node: &Node, write: &Write, original: &Forwardable) -> bool {
+    let alive =
+        |member: &Member| member.node != node.me() && node.liveness(member.node) == Liveness::Alive;
+    let known = node.directory.get(write.at.shard);
+    original.hops < HOPS_MAX && known.is_some_and(|known| known.read_set().iter().any(alive))
 }
 
 /// How a write began.

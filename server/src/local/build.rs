@@ -10,6 +10,7 @@ use triad_replica::refusal::Refusal;
 use triad_replica::store::Store;
 use triad_ring::{ShardCount, ShardId};
 
+use super::damage::Damage;
 use super::operation::Operation;
 use super::trees::{Begin, Ended, SliceLimit, Trees, lock, scan};
 use super::{LocalReplica, WriteError};
@@ -96,9 +97,10 @@ impl LocalReplica {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let (trees, store, shards) =
             (Arc::clone(&self.trees), Arc::clone(&self.store), self.shard_count);
+        let damage = Arc::clone(&self.damage);
         let read = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            read_slice(&trees, &*store, shards, shard, anew)
+            read_slice(&trees, &*store, &damage, shards, shard, anew)
         });
         // A panic in it must not leave the slice begun for ever.
         read.await.unwrap_or_else(|_| {
@@ -111,6 +113,7 @@ impl LocalReplica {
 fn read_slice(
     trees: &Mutex<Trees>,
     store: &dyn Store,
+    damage: &Damage,
     shards: ShardCount,
     shard: ShardId,
     anew: bool,
@@ -122,8 +125,12 @@ fn read_slice(
         Begin::Sweeping => return Err(Refusal::Learner.into()),
     };
     match scan(store, shards, shard, begun.after.as_ref(), SLICE) {
-        Ok(scanned) => Ok(Some(lock(trees).end(shard, &begun, scanned))),
+        Ok(scanned) => {
+            scanned.damaged.iter().for_each(|row| damage.found(row));
+            Ok(Some(lock(trees).end(shard, &begun, scanned)))
+        }
         Err(error) => {
+            damage.unreadable(&error);
             lock(trees).give_up(shard);
             Err(error.into())
         }

@@ -17,6 +17,7 @@ use triad_replica::store::{Store, StoreError};
 use triad_ring::{ShardCount, ShardId};
 
 use super::OnFailure;
+use super::damage::Damage;
 use super::garbage::{GarbageChange, GarbageCounts};
 use super::group::{Finished, Group};
 use super::hints::{HintGroup, HintOutcome};
@@ -115,7 +116,7 @@ impl Queue {
     }
 
     /// Lets nothing more in, and answers all that waits with the failure.
-    fn fail_all(&self, failure: &StoreError) {
+    pub(super) fn fail_all(&self, failure: &StoreError) {
         self.close();
         self.synced();
         while let Some(group) = self.next_group(true) {
@@ -134,6 +135,7 @@ enum Outcome {
     Update(Result<(Record, Updated), WriteError>),
     Merge(Result<Merged, WriteError>),
     Adopt(Result<(), WriteError>),
+    Mend(Result<(), WriteError>),
     Shard(Result<ShardReply, WriteError>),
     Vouch(Result<VouchReply, WriteError>),
     Milestone(Result<bool, WriteError>),
@@ -158,6 +160,7 @@ pub(super) struct Shared {
     pub(super) trees: Arc<Mutex<Trees>>,
     pub(super) garbage: Arc<GarbageCounts>,
     pub(super) hints: Arc<Hints>,
+    pub(super) damage: Arc<Damage>,
 }
 
 /// The one writer of a store.
@@ -171,13 +174,14 @@ pub(super) struct Committer {
     trees: Arc<Mutex<Trees>>,
     garbage: Arc<GarbageCounts>,
     hints: Arc<Hints>,
+    damage: Arc<Damage>,
     /// Something was applied since the last sync.
     dirty: bool,
 }
 
 impl Committer {
     pub(super) fn new(shared: Shared, shard_count: ShardCount, limits: Limits) -> Self {
-        let Shared { store, shards, queue, commits, trees, garbage, hints } = shared;
+        let Shared { store, shards, queue, commits, trees, garbage, hints, damage } = shared;
         // What an earlier process had forgotten and not deleted yet.
         shards.each(|replica| {
             if let Some(known) = replica.newest().filter(|_| replica.is_sweeping()) {
@@ -185,7 +189,19 @@ impl Committer {
             }
         });
         let dirty = false;
-        Self { store, shards, queue, commits, shard_count, limits, trees, garbage, hints, dirty }
+        Self {
+            store,
+            shards,
+            queue,
+            commits,
+            shard_count,
+            limits,
+            trees,
+            garbage,
+            hints,
+            damage,
+            dirty,
+        }
     }
 
     /// Runs until the queue is closed and drained, or the store fails, or something here panics:
@@ -337,7 +353,10 @@ impl Committer {
             Begin::Slice(begun) => {
                 let after = begun.after.as_ref();
                 match scan(&*self.store, self.shard_count, shard, after, SMALL) {
-                    Ok(scanned) => drop(trees.end(shard, &begun, scanned)),
+                    Ok(scanned) => {
+                        scanned.damaged.iter().for_each(|row| self.damage.found(row));
+                        trees.end(shard, &begun, scanned);
+                    }
                     Err(error) => {
                         trees.give_up(shard);
                         return Err(error.into());
@@ -354,7 +373,7 @@ impl Committer {
 
     /// Makes the group visible: rows first, then the shards' states and the trees.
     fn install(&mut self, kept: &mut Trees, finished: Finished) -> Result<(), StoreError> {
-        let Finished { batch, shards, trees, emptied, damaged, garbage, hints } = finished;
+        let Finished { batch, shards, trees, emptied, damaged, mended, garbage, hints } = finished;
         let emptied_shards = emptied.iter().map(|(shard, _)| *shard);
         let pruned = garbage.iter().filter_map(GarbageChange::pruned);
         let losing: Vec<ShardId> = emptied_shards.clone().chain(pruned).collect();
@@ -373,8 +392,18 @@ impl Committer {
         self.shards.close(&losing, false);
         self.garbage.apply(emptied_shards, &garbage);
         kept.apply(trees);
-        emptied.into_iter().for_each(|(shard, swept)| kept.forget(shard, swept));
-        damaged.into_iter().for_each(|shard| kept.distrust(shard));
+        for (shard, swept) in emptied {
+            kept.forget(shard, swept);
+            self.damage.forget(shard);
+        }
+        for (shard, row) in damaged {
+            kept.distrust(shard);
+            self.damage.found(&row);
+        }
+        for (shard, row) in mended {
+            kept.build_anew(shard);
+            self.damage.mended(&row);
+        }
         Ok(())
     }
 }
@@ -396,6 +425,7 @@ fn step(group: &mut Group<'_>, operation: &Operation) -> Outcome {
         Operation::Adopt { shard, epoch, from, records, .. } => {
             Outcome::Adopt(group.adopt(*shard, *epoch, *from, records))
         }
+        Operation::Mend { at, replacement, .. } => Outcome::Mend(group.mend(at, replacement)),
         Operation::Shard { request, alive, .. } => {
             Outcome::Shard(group.shard_request(request, alive))
         }
@@ -437,6 +467,7 @@ fn answer(waiting: Waiting) {
             (Operation::Adopt { adopted, .. }, Outcome::Adopt(result)) => {
                 drop(adopted.send(result));
             }
+            (Operation::Mend { done, .. }, Outcome::Mend(result)) => drop(done.send(result)),
             (Operation::Shard { reply, .. }, Outcome::Shard(result)) => drop(reply.send(result)),
             (Operation::Vouch { vouched, .. }, Outcome::Vouch(result)) => {
                 drop(vouched.send(result));

@@ -49,8 +49,10 @@ pub(super) struct Finished {
     pub(super) trees: Vec<TreeChange>,
     /// Shards whose records are forgotten, and whether all of them are deleted.
     pub(super) emptied: Vec<(ShardId, bool)>,
-    /// Shards in which a row could not be read.
-    pub(super) damaged: Vec<ShardId>,
+    /// Rows that could not be read.
+    pub(super) damaged: Vec<(ShardId, Bytes)>,
+    /// Rows that replace damaged ones.
+    pub(super) mended: Vec<(ShardId, Bytes)>,
     /// What changes in the counts of garbage.
     pub(super) garbage: Vec<GarbageChange>,
     pub(super) hints: HintChanges,
@@ -80,7 +82,8 @@ pub(super) struct Group<'a> {
     /// Deletions of forgotten shards: they come before every row of the group.
     forgotten: Batch,
     emptied: Vec<(ShardId, bool)>,
-    damaged: Vec<ShardId>,
+    damaged: Vec<(ShardId, Bytes)>,
+    mended: Vec<(ShardId, Bytes)>,
     /// Records that a round pruned, by shard.
     collected: Vec<(ShardId, u64)>,
     hints: HintGroup<'a>,
@@ -108,6 +111,7 @@ impl<'a> Group<'a> {
             emptied: Vec::new(),
             collected: Vec::new(),
             damaged: Vec::new(),
+            mended: Vec::new(),
             hints,
         }
     }
@@ -151,7 +155,7 @@ impl<'a> Group<'a> {
                 let loaded =
                     if forgotten { Ok(Record::default()) } else { load(self.store, slot.key()) };
                 if matches!(loaded, Err(WriteError::Refused(Refusal::Damaged))) {
-                    self.damaged.push(at.shard);
+                    self.damaged.push((at.shard, slot.key().clone()));
                 }
                 let record = loaded?;
                 // Only a shard that somebody compares has a tree to keep.
@@ -163,6 +167,36 @@ impl<'a> Group<'a> {
                 Ok(slot.insert(Row { address, record, before, marked, due_before, dirty: false }))
             }
         }
+    }
+
+    /// A row that was taken for damaged is not.
+    pub(super) fn was_whole(&mut self, at: &Address) {
+        let key = Key::Record { shard: at.shard, bucket: &at.bucket, key: &at.key }.encode();
+        self.mended.push((at.shard, key));
+    }
+
+    /// Puts a record in the place of a row that cannot be read.
+    pub(super) fn replace(&mut self, at: &Address, record: Record) -> Result<(), WriteError> {
+        let key = Key::Record { shard: at.shard, bucket: &at.bucket, key: &at.key }.encode();
+        let mark = Key::Garbage { shard: at.shard, bucket: &at.bucket, key: &at.key }.encode();
+        let marked = match self.store.get(&mark) {
+            Ok(mark) => mark.is_some(),
+            Err(StoreError::Damaged { .. }) => true,
+            Err(error) => return Err(WriteError::Store(error)),
+        };
+        // What it added to a tree is not known: the shard's tree is built anew.
+        let (address, before, due_before) = (at.clone(), None, BTreeSet::new());
+        self.mended.push((at.shard, key.clone()));
+        self.rows.insert(key, Row { address, record, before, marked, due_before, dirty: true });
+        Ok(())
+    }
+
+    /// Begins a new actor for the shard: it may have minted what is lost.
+    pub(super) fn end_actor(&mut self, shard: ShardId) -> Result<(), WriteError> {
+        let replica = self.shard(shard)?;
+        let before = replica.clone();
+        let durable = replica.on_part_lost();
+        self.keep(shard, durable, before)
     }
 
     /// A client's write: mints a dot under this tenure and covers what `basis` says.
@@ -406,8 +440,8 @@ impl<'a> Group<'a> {
         }
         batch.append(self.control);
         let hints = self.hints.finish(&mut batch);
-        let (emptied, damaged) = (self.emptied, self.damaged);
-        Finished { batch, shards: self.touched, trees, emptied, damaged, garbage, hints }
+        let Self { touched: shards, emptied, damaged, mended, .. } = self;
+        Finished { batch, shards, trees, emptied, damaged, mended, garbage, hints }
     }
 }
 

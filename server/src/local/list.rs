@@ -41,12 +41,16 @@ impl LocalReplica {
                 Ok(()) if page.is_full() => return Ok(page.listing),
                 Ok(()) => return Ok(Listing { end: None, ..page.listing }),
                 Err(StoreError::Damaged { key, .. }) => {
+                    self.damage.found(&key);
                     if self.look_at(&mut page, &key, None).is_break() {
                         return Ok(page.listing);
                     }
                     after = Some(key);
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    self.damage.unreadable(&error);
+                    return Err(error.into());
+                }
             }
         }
     }

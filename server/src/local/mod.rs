@@ -8,10 +8,12 @@
 
 mod build;
 mod committer;
+mod damage;
 mod garbage;
 mod group;
 mod hints;
 mod list;
+mod mend;
 mod operation;
 mod shards;
 mod sweep;
@@ -40,9 +42,12 @@ pub(crate) use build::Pace;
 #[cfg(test)]
 use build::TreeCheck;
 use committer::{Committer, Queue, Shared};
+use damage::Damage;
+pub(crate) use damage::position;
 pub(crate) use garbage::GarbageCounts;
 pub(crate) use hints::HeldMint;
 use hints::{HeldMinted, HintOperation};
+pub(crate) use mend::Replacement;
 use operation::Operation;
 pub(crate) use operation::{Address, Adoption, Merged, Milestone, Minted, Remembered, WriteError};
 use shards::Shards;
@@ -65,6 +70,7 @@ pub(crate) struct LocalReplica {
     turn: Arc<tokio::sync::Mutex<()>>,
     shard_count: ShardCount,
     hints: Arc<Hints>,
+    damage: Arc<Damage>,
     thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -83,6 +89,7 @@ impl LocalReplica {
         let commits = Arc::new(AtomicU64::new(0));
         let garbage = Arc::new(GarbageCounts::new(shard_count));
         let trees = Arc::new(Mutex::new(Trees::default()));
+        let damage = Arc::new(Damage::new(shard_count));
         let shared = Shared {
             store: Arc::clone(&store),
             shards: Arc::clone(&shards),
@@ -91,6 +98,7 @@ impl LocalReplica {
             trees: Arc::clone(&trees),
             garbage: Arc::clone(&garbage),
             hints: Arc::clone(&hints),
+            damage: Arc::clone(&damage),
         };
         let committer = Committer::new(shared, shard_count, limits);
         let thread = std::thread::Builder::new()
@@ -98,7 +106,19 @@ impl LocalReplica {
             .spawn(move || committer.run(on_failure))?;
         let thread = std::sync::Mutex::new(Some(thread));
         let turn = Arc::default();
-        Ok(Self { store, shards, queue, commits, garbage, trees, turn, shard_count, hints, thread })
+        Ok(Self {
+            store,
+            shards,
+            queue,
+            commits,
+            garbage,
+            trees,
+            turn,
+            shard_count,
+            hints,
+            damage,
+            thread,
+        })
     }
 
     /// A client's write, minted here, and remembered under its request id if it has one. It is durable when [`Minted::durable`] says so.
@@ -225,8 +245,13 @@ impl LocalReplica {
         }
         let key = Key::Record { shard: at.shard, bucket: &at.bucket, key: &at.key }.encode();
         let record = group::load(&*self.store, &key);
-        if matches!(record, Err(WriteError::Refused(Refusal::Damaged))) {
-            trees::lock(&self.trees).distrust(at.shard);
+        match &record {
+            Err(WriteError::Refused(Refusal::Damaged)) => {
+                trees::lock(&self.trees).distrust(at.shard);
+                self.damage.found(&key);
+            }
+            Err(WriteError::Store(error)) => self.damage.unreadable(error),
+            Ok(_) | Err(WriteError::Refused(_) | WriteError::Known(_)) => {}
         }
         record
     }
@@ -258,6 +283,11 @@ impl LocalReplica {
     /// Groups made durable since the start.
     pub(crate) fn commits(&self) -> u64 {
         self.commits.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Nothing is taken or acknowledged any more: the store cannot be trusted.
+    pub(crate) fn condemn(&self, why: &str) {
+        self.queue.fail_all(&StoreError::Poisoned { why: why.to_owned() });
     }
 
     /// Commits what waits, then ends the committer. Later operations are refused.

@@ -14,6 +14,7 @@ use triad_replica::store::{Batch, StoreError};
 use triad_ring::ShardId;
 
 use super::hints::HintOperation;
+use super::mend::Replacement;
 
 /// Why a write was not done here.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -94,6 +95,8 @@ pub(crate) enum Operation {
         records: Vec<PulledRecord>,
         adopted: oneshot::Sender<Result<(), WriteError>>,
     },
+    /// A damaged row is to be replaced.
+    Mend { at: Address, replacement: Replacement, done: oneshot::Sender<Result<(), WriteError>> },
     /// A step of deciding a configuration.
     Shard {
         request: ShardRequest,
@@ -141,6 +144,10 @@ impl Operation {
                 Self::Adopt { records, .. } => {
                     records.iter().map(|row| row.key.len() + row.record.len()).sum()
                 }
+                Self::Mend { at, replacement, .. } => match replacement {
+                    Replacement::Record(_, record) => at.key.len() + record_bytes(record),
+                    Replacement::Nothing => at.key.len(),
+                },
                 Self::Vouch { request, .. } => request.garbage.iter().map(Garbage::bytes).sum(),
                 Self::Shard { .. } | Self::Milestone { .. } | Self::Tree { .. } => 0,
                 Self::Hint(hint) => hint.bytes(),
@@ -173,7 +180,7 @@ impl Operation {
             Self::Milestone { done, .. } => drop(done.send(Err(error))),
             Self::Tree { tree, .. } => drop(tree.send(Err(error))),
             Self::Hint(hint) => hint.fail(error),
-            Self::Meta { done, .. } => drop(done.send(Err(error))),
+            Self::Mend { done, .. } | Self::Meta { done, .. } => drop(done.send(Err(error))),
         }
     }
 }

@@ -20,6 +20,7 @@ use super::{Address, LocalReplica, Minted, WriteError};
 use crate::config::Config;
 use crate::hints::Hints;
 
+mod damage;
 mod hints;
 
 const ME: Member =

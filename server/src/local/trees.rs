@@ -146,6 +146,11 @@ impl Trees {
         }
     }
 
+    /// Nobody knows what a row that was replaced has added to the shard's tree.
+    pub(super) fn build_anew(&mut self, shard: ShardId) {
+        self.by_shard.remove(&shard);
+    }
+
     /// A shard whose forgotten rows must be deleted.
     pub(super) fn to_sweep(&self) -> Option<ShardId> {
         self.sweeping.first().copied()
@@ -185,7 +190,7 @@ impl Trees {
         let Some(underway) = trees.underway.as_mut().filter(|it| it.serial == begun.serial) else {
             return Ended::Gone;
         };
-        underway.damaged |= scanned.damaged;
+        underway.damaged |= !scanned.damaged.is_empty();
         let damaged = underway.damaged;
         let Some(tree) = underway.building.end(scanned.slice) else {
             return Ended::More;
@@ -221,8 +226,8 @@ pub(super) struct SliceLimit {
 #[derive(Default)]
 pub(super) struct Scanned {
     slice: Slice,
-    /// Whether a row in it cannot be read.
-    damaged: bool,
+    /// Rows in it that cannot be read.
+    pub(super) damaged: Vec<Bytes>,
 }
 
 /// Reads rows of a shard, beginning behind `after`.
@@ -247,7 +252,7 @@ pub(super) fn scan(
                     Some((leaf, hash)) => {
                         scanned.slice.rows.push(SliceRow { row: row.clone(), leaf, hash });
                     }
-                    None => scanned.damaged = true,
+                    None => scanned.damaged.push(row.clone()),
                 }
                 scanned.slice.end = Some(row);
                 full = rows >= limit.rows || bytes >= limit.bytes;
@@ -261,7 +266,7 @@ pub(super) fn scan(
             }
             Err(StoreError::Damaged { key, .. }) => {
                 rows += 1;
-                scanned.damaged = true;
+                scanned.damaged.push(key.clone());
                 scanned.slice.end = Some(key.clone());
                 after = Some(key);
                 if rows >= limit.rows {

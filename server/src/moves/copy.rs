@@ -271,7 +271,7 @@ pub(crate) fn page(
     let mut page = Page { records: Vec::new(), bytes: 0, full: false };
     let after = after.map(|cursor| cursor.0);
     let mut last = after.clone();
-    node.local.store().scan(
+    let scanned = node.local.store().scan(
         &KeyRange::shard_records(shard),
         after.as_deref(),
         &mut |row, value| {
@@ -285,7 +285,8 @@ pub(crate) fn page(
             last = Some(Bytes::copy_from_slice(row));
             ControlFlow::Continue(())
         },
-    )?;
+    );
+    scanned.inspect_err(|error| node.local.damage().unreadable(error))?;
     Ok((page.records, last.filter(|_| page.full).map(PageCursor)))
 }
 

@@ -164,7 +164,9 @@ async fn mint_as_member(
             Ok(Some(Sent { configuration, parcel, updated, own }))
         }
         Ok(Mint::Elsewhere | Mint::Known(_))
-        | Err(RequestError::Late { .. } | RequestError::NotLocated { .. }) => Ok(None),
+        | Err(
+            RequestError::Late { .. } | RequestError::NotLocated { .. } | RequestError::Damaged(_),
+        ) => Ok(None),
         Err(error) => Err(error),
     }
 }
