@@ -171,10 +171,10 @@ fn forget_one_that_left(contacts: &mut BTreeMap<NodeId, Arc<Contact>>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn contact(node: u8, incarnation: u64, state: NodeState) -> Contact {
+    pub(crate) fn contact(node: u8, incarnation: u64, state: NodeState) -> Contact {
         Contact {
             node: NodeId::from_bytes([node; 16]),
             name: format!("node{node}"),

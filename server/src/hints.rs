@@ -1,6 +1,7 @@
 //! The hints of this node: shared by those who write them, the handoff that delivers them, and
 //! whoever asks what is left.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,9 @@ use triad_replica::hint::{
 use triad_replica::member::Member;
 use triad_replica::store::{Batch, Key, KeyRange, Store, StoreError};
 
+use triad_ring::NodeId;
+
+use crate::book::{CAPACITY, Contact};
 use crate::config::Config;
 use crate::local::LocalReplica;
 
@@ -31,6 +35,9 @@ pub(crate) struct Hints {
     following: Arc<Semaphore>,
     dropped: AtomicU64,
     lost: AtomicU64,
+    /// How many records other nodes held when they last said so; those that hold any. As many at
+    /// most as there are contacts.
+    told: Mutex<BTreeMap<NodeId, u64>>,
 }
 
 impl Hints {
@@ -65,6 +72,7 @@ impl Hints {
             following: Arc::new(Semaphore::new(FOLLOWED_MAX)),
             dropped: AtomicU64::new(0),
             lost: AtomicU64::new(lost),
+            told: Mutex::default(),
         })
     }
 
@@ -142,6 +150,32 @@ impl Hints {
         }
     }
 
+    /// Another node has told how many records it holds.
+    pub(crate) fn heard(&self, from: NodeId, held: u64) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if held == 0 {
+            told.remove(&from);
+        } else if told.len() < CAPACITY || told.contains_key(&from) {
+            told.insert(from, held);
+        }
+    }
+
+    /// How many records others held when they last said so; none of those that held nothing.
+    pub(crate) fn told(&self) -> BTreeMap<NodeId, u64> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A node was removed that held so many records when it last said so: they will be brought to
+    /// nobody. Where it was removed, they are counted.
+    pub(crate) fn lost_with(&self, removed: &Contact, held: u64) {
+        self.heard(removed.node, 0);
+        self.lost.fetch_add(held, Ordering::Relaxed);
+        error!(
+            node = %removed.name, held,
+            "held records are LOST: the node that held them for others was removed while it was down"
+        );
+    }
+
     /// For the status of the node.
     pub(crate) fn counts(&self) -> v1::HintCounts {
         let HintTotals { courtesy, held, bytes } = self.with(|book| book.totals());
@@ -185,4 +219,28 @@ fn load_row(book: &mut HintBook, key: &[u8], row: bytes::Bytes) {
 /// The stored key of a courtesy hint.
 pub(crate) fn courtesy_key(target: Member, at: &Address) -> bytes::Bytes {
     Key::Courtesy { target, shard: at.shard, bucket: &at.bucket, key: &at.key }.encode()
+}
+
+#[cfg(test)]
+mod tests {
+    use triad_replica::store::MemoryStore;
+
+    use super::*;
+    use crate::book::NodeState;
+    use crate::book::tests::contact;
+
+    #[test]
+    fn what_a_removed_node_held_when_it_last_said_so_is_counted_as_lost_once() {
+        let hints = Hints::load(&MemoryStore::new(), &Config::default()).unwrap();
+        let (gone, emptied) = (contact(1, 1, NodeState::Active), contact(2, 1, NodeState::Active));
+        hints.heard(gone.node, 2);
+        hints.heard(gone.node, 3);
+        hints.heard(emptied.node, 5);
+        hints.heard(emptied.node, 0);
+        assert_eq!(hints.told(), BTreeMap::from([(gone.node, 3)]));
+        assert_eq!(hints.counts().lost, 0, "it may still bring it home");
+        hints.lost_with(&gone, 3);
+        assert_eq!(hints.counts().lost, 3);
+        assert_eq!(hints.told(), BTreeMap::new());
+    }
 }

@@ -85,6 +85,7 @@ async fn ping(node: Arc<Node>, to: NodeId, probe: ProbeId, patience: Duration) {
     match answered.map(|reply| reply.reply) {
         Ok(Some(Reply::Pong(pong))) => {
             node.clock.heard(to, pong.wall_ms, asked_at);
+            node.hints.heard(to, pong.held);
             let incarnation = Incarnation::new(pong.incarnation);
             detect(&node, Input::Answered { probe, incarnation });
         }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use triad_client::{Client, Level, ReplicaResult};
-use triad_tests::processes::{Cluster, Settings, client_of};
+use triad_tests::processes::{Cluster, Settings, client_of, run};
 use triad_tests::wait::until;
 
 /// How long a death may take to be noticed, and what was missed to be delivered, on a busy machine.
@@ -19,9 +19,9 @@ const LONG: Duration = Duration::from_mins(2);
 async fn same_everywhere(client: &Client, bucket: &str, key: &str) -> Result<(), String> {
     let look = client.cluster().deadline(Duration::from_secs(5));
     let located = look.locate(bucket, key, true).await.map_err(|error| error.to_string())?;
-    let digests: Vec<&str> =
-        located.replicas.iter().map(|replica| replica.digest.as_str()).collect();
-    let same = digests.windows(2).all(|pair| pair[0] == pair[1]) && !digests[0].is_empty();
+    let told = located.replicas.iter().all(|replica| replica.result() == ReplicaResult::Ok);
+    // The digest of what is deleted and collected is empty.
+    let same = located.replicas.windows(2).all(|pair| pair[0].digest == pair[1].digest) && told;
     if same { Ok(()) } else { Err(format!("{key}: {:?}", located.replicas)) }
 }
 
@@ -245,4 +245,114 @@ async fn a_node_without_room_for_hints_refuses_to_stand_in_and_says_so() {
     until("a small one is held", SOON, || async { client.put("k", "small").bucket(BUCKET).await })
         .await;
     assert_eq!(values(&client, "k").await.unwrap().last().map(String::as_str), Some("small"));
+
+    // Small ones, until there is no room for these either; once they are brought home there is.
+    let mut refused = false;
+    for number in 0..400 {
+        let written = client.put(format!("k/{number}"), "x".repeat(300)).bucket(BUCKET).await;
+        refused |= written.is_err_and(|error| error.code() == tonic::Code::ResourceExhausted);
+        if refused {
+            break;
+        }
+    }
+    assert!(refused, "nobody was full");
+    cluster.start_all();
+    cluster.settled(5).await;
+    no_hints_left(&client).await;
+    until("no node says that it is full", SOON, || async {
+        let status = client.cluster().status().await.map_err(|error| error.to_string())?;
+        let full = status.alarms.iter().any(|alarm| alarm.name == "HINTS_FULL");
+        if full { Err(format!("{:?}", status.alarms)) } else { Ok(()) }
+    })
+    .await;
+}
+
+/// A key that this node alone of all is no member for.
+async fn not_of(cluster: &Cluster, index: usize) -> String {
+    for number in 0..1_000 {
+        let key = format!("held/{number}");
+        if sides(cluster, BUCKET, &key).await.1 == [index] {
+            return key;
+        }
+    }
+    panic!("node{} is a member of everything", index + 1)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_brings_home_first_what_it_holds_for_others() {
+    let mut cluster = Cluster::start(4, Settings::small()).await;
+    let client = cluster.client();
+    let holder = 1;
+    let key = not_of(&cluster, holder).await;
+    cluster.node(2).kill();
+    cluster.node(3).kill();
+    until("the one that is no member holds a write", SOON, || async {
+        client.put(&key, "v").bucket(BUCKET).await.map_err(|error| error.to_string())?;
+        let status = client.cluster().status().await.map_err(|error| error.to_string())?;
+        match status.hints.map(|hints| hints.acknowledging) {
+            Some(1..) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let leave = cluster.nodes()[holder].client_address();
+    let leave = run(["node", "leave", "-o", "json"], &[("TRIAD_ENDPOINTS", &leave)]).json();
+    let id = leave["operation"]["id"].as_str().unwrap().to_owned();
+    cluster.node(2).start();
+    cluster.node(3).start();
+    until("it has left", LONG, || async {
+        let known = cluster.triad(["op", "ls", "-o", "json"]).json();
+        let all = known["operations"].as_array().cloned().unwrap_or_default();
+        let state = all.iter().find(|one| one["id"] == *id).map(|one| one["state"].clone());
+        if state.as_ref().is_some_and(|state| state == "done") { Ok(()) } else { Err(known) }
+    })
+    .await;
+    cluster.node(holder).kill();
+    until("all members have it", LONG, || same_everywhere(&client, BUCKET, &key)).await;
+    let read = client.get(&key).bucket(BUCKET).await.unwrap();
+    assert!(read.values().any(|value| value == "v"), "{read:?}");
+    let hints = client.cluster().status().await.unwrap().hints.unwrap_or_default();
+    assert_eq!(hints.lost, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_level_and_deletes_work_in_any_buckets_without_members() {
+    let mut cluster = five(Settings::small()).await;
+    let client = cluster.client();
+    let levels = [("one", Level::One), ("quorum", Level::Quorum), ("all", Level::All)];
+    for (key, level) in levels {
+        for key in [key.to_owned(), format!("{key}, deleted")] {
+            client.put(&key, "before").bucket(BUCKET).level(level).await.unwrap();
+        }
+    }
+    cluster.node(3).kill();
+    cluster.node(4).kill();
+    for (key, level) in levels {
+        until("a put at each level", SOON, || async {
+            client.put(key, "after").bucket(BUCKET).level(level).await
+        })
+        .await;
+        let needed = match level {
+            Level::One => 1,
+            Level::Quorum => 2,
+            Level::All => 3,
+        };
+        let deleted = until("a delete at each level", SOON, || async {
+            client.delete(format!("{key}, deleted")).bucket(BUCKET).level(level).await
+        })
+        .await;
+        let outcome = deleted.outcome;
+        assert!(outcome.acknowledged >= needed, "at {level:?}: {outcome:?}");
+    }
+    cluster.start_all();
+    cluster.settled(5).await;
+    no_hints_left(&client).await;
+    for (key, _) in levels {
+        let deleted = format!("{key}, deleted");
+        for key in [key, &deleted] {
+            until("all members have it", SOON, || same_everywhere(&client, BUCKET, key)).await;
+        }
+        assert_eq!(values(&client, key).await.unwrap(), ["after"]);
+        assert_eq!(values(&client, &deleted).await.unwrap(), [""; 0], "deleted on every member");
+    }
 }

@@ -329,6 +329,18 @@ fn data_from_before_a_collection_is_worth_nothing_to_anybody() {
 }
 
 #[test]
+fn what_was_held_for_others_is_taken_in_later_epochs_until_tombstones_of_its_own_are_gone() {
+    let mut a = entered(1, &[stable(1, &[1, 2, 3], &[])]);
+    a.on_learn(stable(4, &[1, 2, 3], &[]));
+    assert_eq!(a.check_stamp(epoch(1)), Ok(()), "an older record is not lost");
+    a.on_learn(Configuration { gc_epoch: epoch(4), ..stable(5, &[1, 2, 3], &[]) });
+    for old in [1, 4] {
+        assert_eq!(a.check_stamp(epoch(old)), Err(Refusal::Collected), "it could undo a delete");
+    }
+    assert_eq!(a.check_stamp(epoch(5)), Ok(()));
+}
+
+#[test]
 fn old_pages_and_old_hand_overs_are_refused() {
     let base = Configuration { gc_epoch: epoch(5), ..stable(9, &[1, 2], &[4]) };
     let mut learner = entered(3, &[]);

@@ -10,11 +10,17 @@ use triad_replica::configuration::Epoch;
 use triad_ring::{NodeId, ShardId};
 
 use crate::book::{Contact, NodeState};
-use crate::liveness::Liveness;
 use crate::node::Node;
 
 /// How long a node may take to promise; its fsync is in it.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// All but those that were declared to be out of the cluster. That another node answers at the
+/// address of a silent one says nothing: addresses are given anew, and what the silent one holds may
+/// come back with it.
+fn waited_for(contacts: &[Arc<Contact>]) -> impl Iterator<Item = NodeId> + '_ {
+    contacts.iter().filter(|one| one.state != NodeState::Left).map(|one| one.node)
+}
 
 impl Node {
     /// Whether every node of the cluster has promised to hold nothing of the shard that was made
@@ -23,18 +29,7 @@ impl Node {
     /// not answer may hold something.
     pub(crate) async fn hints_promised(self: &Arc<Self>, shard: ShardId, epoch: Epoch) -> bool {
         let contacts = self.book.all();
-        // Who was removed is not waited for. Where another node lives now, the one before it is
-        // gone, with all it held.
-        let living = |other: &Arc<Contact>| self.liveness(other.node) == Liveness::Alive;
-        let replaced = |one: &&Arc<Contact>| {
-            let heir = |other: &&Arc<Contact>| {
-                other.node != one.node && other.peer_address == one.peer_address && living(other)
-            };
-            !living(one) && contacts.iter().any(|other| heir(&other))
-        };
-        let removed = |one: &&Arc<Contact>| one.state == NodeState::Left;
-        let there = contacts.iter().filter(|one| !removed(one) && !replaced(one));
-        let asked = there.map(|contact| self.promised_by(contact.node, shard, epoch));
+        let asked = waited_for(&contacts).map(|id| self.promised_by(id, shard, epoch));
         futures::future::join_all(asked).await.into_iter().all(|promised| promised)
     }
 
@@ -46,5 +41,26 @@ impl Node {
         let asked = self.peers.control(node, Request::PromiseNoHints(question));
         let reply = asked.within(PATIENCE).await.ok().and_then(|reply| reply.reply);
         matches!(reply, Some(Reply::HintsPromised(answer)) if answer.promised)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::book::tests::contact;
+
+    #[test]
+    fn every_node_is_waited_for_that_was_not_declared_removed() {
+        let contacts = [
+            contact(1, 1, NodeState::Active),
+            contact(2, 1, NodeState::Leaving),
+            contact(3, 1, NodeState::Left),
+            contact(4, 1, NodeState::Joining),
+        ];
+        // Whoever lives at an address now speaks for itself alone.
+        let same = |one| Arc::new(Contact { peer_address: "10.0.0.1:7421".to_owned(), ..one });
+        let contacts = contacts.map(same);
+        let waited: Vec<NodeId> = waited_for(&contacts).collect();
+        assert_eq!(waited, [0, 1, 3].map(|index: usize| contacts[index].node));
     }
 }

@@ -183,7 +183,6 @@ pub(crate) async fn departure_task(node: Arc<Node>, host: Arc<Host>) {
         tell_ring(&node, &mut gone);
         if node.book.is_sent_away() {
             warn!("this node was taken out of the cluster by an operator while it was away");
-            node.hints.abandon();
             return go(&node, &host, "was taken out of it by an operator").await;
         }
         let own = node.book.own();
@@ -236,6 +235,7 @@ async fn go(node: &Arc<Node>, host: &Host, how: &str) {
     }
     node.ring.input(Input::Leave);
     tokio::time::sleep(FAREWELL).await;
+    node.hints.abandon(); // of the last moment: who leaves has nothing left otherwise
     let cluster = &node.cluster;
     host.leave_cluster(format!(
         "this node was in cluster `{}` ({}) and {how}; restart it and ask it to join to take it back: triad node join",

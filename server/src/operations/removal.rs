@@ -69,7 +69,7 @@ async fn send_away(
     contact: &Contact,
     validate_only: bool,
 ) -> Result<Begun, OperationError> {
-    let movement = given_away(node, contact.node).await?;
+    let (movement, held) = given_away(node, contact.node).await?;
     if validate_only {
         return Ok((planned("decommission"), movement));
     }
@@ -82,6 +82,9 @@ async fn send_away(
     };
     warn!(node = %contact.name, operation = %id, "taking a node that is down out of the cluster");
     departure::note_departed(node, left.clone()).await?;
+    if held > 0 {
+        node.hints.lost_with(contact, held);
+    }
     let told = wire::SendAway { contact: Some(wire::Contact::from(&left)) };
     // Whoever misses it hears of it beside other messages.
     tell_all(node, &Action::SendAway(told)).await;
@@ -116,7 +119,7 @@ pub(crate) async fn replace(
             contact.name
         )));
     }
-    let movement = given_away(node, contact.node).await?;
+    let (movement, _) = given_away(node, contact.node).await?;
     if request.validate_only {
         return Ok((planned("replace"), movement));
     }
@@ -129,9 +132,9 @@ pub(crate) async fn replace(
     Ok((begun(&replace_id(contact.node)), movement))
 }
 
-/// What the places of a node that is down amount to. An error if a shard of it has lost its majority:
+/// What the places of a node that is down amount to, and how many records it held for others. An error if a shard of it has lost its majority:
 /// then only the node itself, or force, brings it back.
-async fn given_away(node: &Arc<Node>, gone: NodeId) -> Result<v1::Movement, OperationError> {
+async fn given_away(node: &Arc<Node>, gone: NodeId) -> Result<(v1::Movement, u64), OperationError> {
     let survey = Survey::take(node).await;
     let mut shards = 0;
     let mut frozen = 0;
@@ -154,7 +157,8 @@ async fn given_away(node: &Arc<Node>, gone: NodeId) -> Result<v1::Movement, Oper
     let left = staying(node, gone).len() as u32;
     let under_replicated = left < node.cluster.replication_factor;
     let bytes = survey.bytes_per_shard().saturating_mul(u64::from(shards));
-    Ok(v1::Movement { shards, bytes, nodes_left: left, under_replicated })
+    let movement = v1::Movement { shards, bytes, nodes_left: left, under_replicated };
+    Ok((movement, survey.held_by(gone)))
 }
 
 /// The contact that a person means: by id, or by a name that only one node has.

@@ -27,6 +27,7 @@ use super::locate::locate;
 use super::put::{self, Mint, may_mint_soon, store_failed};
 use super::{Completed, HOPS_MAX, Outcome, Parcel, Write, Written, before_any_answer};
 use crate::alarms::AlarmName;
+use crate::book::NodeState;
 use crate::limits::Deadline;
 use crate::liveness::Liveness;
 use crate::local::{Address, HeldMint, WriteError};
@@ -279,6 +280,8 @@ fn fallbacks(node: &Node, configuration: &Configuration) -> Vec<NodeId> {
     nodes.retain(|other| {
         members.iter().all(|member| member.node != *other)
             && node.liveness(*other) == Liveness::Alive
+            // One that leaves would have to bring it home first.
+            && node.book.get(*other).is_none_or(|known| known.state != NodeState::Leaving)
     });
     nodes.truncate(FALLBACKS);
     nodes

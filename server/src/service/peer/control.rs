@@ -113,7 +113,8 @@ async fn answer(node: &Arc<Node>, request: Request) -> Option<Reply> {
 async fn pong(node: &Node, ping: &wire::Ping) -> wire::Pong {
     let incarnation = node.identity.incarnation.get();
     let (wall_ms, cluster_ms) = (node.clock.now_ms(), node.clock.cluster_ms());
-    let own = wire::Pong { reached: true, incarnation, wall_ms, cluster_ms };
+    let held = node.hints.counts().acknowledging;
+    let own = wire::Pong { reached: true, incarnation, wall_ms, cluster_ms, held };
     let Ok(target) = <[u8; 16]>::try_from(ping.target.as_ref()) else {
         return own;
     };

@@ -47,6 +47,8 @@ pub(crate) fn node_status(node: &Node) -> wire::NodeStatusResponse {
     info.keys = stats.records;
     info.live_bytes = stats.live_bytes;
     info.disk_bytes = stats.disk_bytes;
+    let absent = node.hints.told().into_iter();
+    let absent = absent.filter(|(id, _)| node.liveness(*id) != Liveness::Alive);
     wire::NodeStatusResponse {
         stamp: Some(stamp(node)),
         node: Some(info),
@@ -54,6 +56,9 @@ pub(crate) fn node_status(node: &Node) -> wire::NodeStatusResponse {
         alarms: node.alarms.all(&node.identity.name),
         hints: Some(node.hints.counts()),
         uptime: wire_duration(node.now()),
+        absent_hints: absent
+            .map(|(id, held)| wire::AbsentHints { node_id: id.as_bytes().to_vec().into(), held })
+            .collect(),
         trees_different: node.anti_entropy.different().iter().map(|shard| shard.get()).collect(),
     }
 }
