@@ -19,7 +19,7 @@ pub use crate::wire::WireError;
 use crate::wire::{MAX_VARINT, Reader, put_varint, varint_len};
 
 /// A set of dots of one key.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Context {
     /// Per actor the n for which all dots 1..=n are in the set. Never 0.
     vector: BTreeMap<ActorId, u64>,

@@ -39,7 +39,7 @@ mod oracle;
 mod requests;
 
 pub use codec::DecodeError;
-pub use requests::{Event, KEPT_SECONDS, Known, MAX_REQUESTS, Request, RequestPair};
+pub use requests::{Event, KEPT_SECONDS, Known, MAX_REPLACED, MAX_REQUESTS, Request, RequestPair};
 
 /// One value of a key, and when it stops being one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

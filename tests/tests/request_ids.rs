@@ -153,3 +153,55 @@ async fn a_write_in_doubt_is_settled_by_its_repetition() {
         assert_eq!(values(&clients[other], &key).await, [""; 0], "deleted for good");
     }
 }
+
+/// The first attempt stays with a member that is cut off and behind; the repetition is done without it, and replaced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_first_attempt_left_does_not_come_back_after_its_repetition_was_replaced() {
+    let mut cluster = Cluster::start(3, Settings::small()).await;
+    let mut kvs = Vec::new();
+    for node in cluster.nodes() {
+        kvs.push(raw::Kv::new(raw::channel(&node.client_address()).await));
+    }
+    for round in 0..3_usize {
+        let (alone, other, third) = (round, (round + 1) % 3, (round + 2) % 3);
+        let key = format!("twins/{round}");
+        let request_id = Bytes::from(vec![round as u8 + 50; 16]);
+        let named = v1::PutRequest { request_id, ..raw::put(&key, "v") };
+        kvs[other].put(raw::put(&key, "before")).await.unwrap();
+        cluster.partition(&[alone], &[other, third]).await;
+        until("it is written without the one that is cut off", PATIENCE, || {
+            let mut kv = kvs[other].clone();
+            let missed = raw::put(&key, "what it has missed");
+            async move { kv.put(missed).await.map(drop) }
+        })
+        .await;
+        let first = v1::PutRequest { first_attempt: true, ..named.clone() };
+        let mut first = tonic::Request::new(first);
+        first.set_timeout(Duration::from_secs(2));
+        kvs[alone].put(first).await.expect_err("a majority cannot be reached");
+        until("the repetition is answered", PATIENCE, || {
+            let (mut kv, named) = (kvs[other].clone(), named.clone());
+            async move { kv.put(named).await.map(drop) }
+        })
+        .await;
+        let left: &[&str] = if round == 0 { &[] } else { &["later"] };
+        match left {
+            [] => drop(kvs[third].delete(raw::delete(&key)).await.unwrap()),
+            _ => drop(kvs[third].put(raw::put(&key, "later")).await.unwrap()),
+        }
+        cluster.heal_all().await;
+        for kv in &kvs {
+            until("all members agree on what is left", PATIENCE, || {
+                let (mut kv, get) = (kv.clone(), raw::get(&key));
+                let get = v1::GetRequest { level: v1::Level::All.into(), ..get };
+                async move {
+                    let read = kv.get(get).await.map_err(|status| status.to_string())?.into_inner();
+                    let diverged = read.outcome.as_ref().is_some_and(|outcome| outcome.diverged);
+                    let texts = raw::texts(&read);
+                    if texts == left && !diverged { Ok(()) } else { Err(format!("{texts:?}")) }
+                }
+            })
+            .await;
+        }
+    }
+}

@@ -1,34 +1,39 @@
 //! A record as bytes: one format for the disk row and the wire.
 //!
 //! ```text
-//! version    1 byte, now 1
+//! version    1 byte, now 2
 //! context    vector and cloud, see `Context::encode`
 //! siblings   count, then each: actor (8) counter · expiry · length value
 //!            expiry: 0, or 1 and the milliseconds
-//! requests   count (at most 8), then each: at (4) · id (8) · content (8) · flags · dot
-//!            flags: 1 a dot follows, 2 it replaced something; dot: actor (8) counter
+//! requests   count (at most 8), then each: at (4) · id (8) · content (8) · flags · dot · replaced ·
+//!            covered; flags: 1 a dot follows, 2 what it replaced is not known, else it follows;
+//!            dot: actor (8) counter; replaced, covered: see `Context::encode`, at most 16 entries
 //! checksum   CRC-32 of all before, 4 bytes, big endian
 //! ```
 //!
 //! Integers without a size are varints in their shortest form and everything is in order, so
 //! a record has exactly one encoding. The checksum is there for the disk: a row whose bits
 //! turned must answer "damaged" and never "absent". It is checked before anything is read.
+//!
+//! Version 1 is still read. Its requests say only whether a write replaced something.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{MAX_REQUESTS, Record, RequestPair, Sibling};
+use super::{MAX_REPLACED, MAX_REQUESTS, Record, RequestPair, Sibling};
 use crate::context::{Context, ContextError, put_dot, take_dot};
 use crate::dot::Dot;
 use crate::wire::{MAX_VARINT, Reader, WireError, put_bytes, put_varint};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Requests without what they replaced.
+const VERSION_1: u8 = 1;
 const CHECKSUM_LEN: usize = 4;
 const MAX_DOT_LEN: usize = 8 + MAX_VARINT;
 const MAX_PAIR_LEN: usize = 4 + 8 + 8 + 1 + MAX_DOT_LEN;
 
 /// Flags of a request pair.
 const HAS_DOT: u8 = 1;
-const REPLACED: u8 = 2;
+const REPLACED_UNKNOWN: u8 = 2;
 
 /// Why bytes are not a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -74,7 +79,7 @@ impl Record {
     pub fn decode(row: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(checked(row)?);
         let version = reader.u8("the format version")?;
-        if version != VERSION {
+        if ![VERSION_1, VERSION].contains(&version) {
             return Err(DecodeError::UnknownVersion(version));
         }
         let mut record =
@@ -83,7 +88,7 @@ impl Record {
             record.take_sibling(&mut reader)?;
         }
         for _ in 0..reader.varint("the number of requests")? {
-            record.take_request(&mut reader)?;
+            record.take_request(&mut reader, version)?;
         }
         reader.finish()?;
         Ok(record)
@@ -98,7 +103,7 @@ impl Record {
             + self.siblings.len() * per_sibling
             + values
             + MAX_VARINT
-            + self.requests.len() * MAX_PAIR_LEN
+            + self.requests.iter().map(pair_len).sum::<usize>()
             + CHECKSUM_LEN
     }
 
@@ -123,16 +128,24 @@ impl Record {
         Ok(())
     }
 
-    fn take_request(&mut self, reader: &mut Reader) -> Result<(), DecodeError> {
+    fn take_request(&mut self, reader: &mut Reader, version: u8) -> Result<(), DecodeError> {
         let at = reader.u32("the time of a request")?;
         let id = reader.u64("the id of a request")?;
         let content = reader.u64("the content of a request")?;
         let flags = reader.u8("the flags of a request")?;
-        if flags & !(HAS_DOT | REPLACED) != 0 {
+        if flags & !(HAS_DOT | REPLACED_UNKNOWN) != 0 {
             return Err(DecodeError::Content("a request has unknown flags"));
         }
         let dot = (flags & HAS_DOT != 0).then(|| take_dot(reader)).transpose()?;
-        let pair = RequestPair { at, id, content, dot, replaced: flags & REPLACED != 0 };
+        let mut replaced = (flags & REPLACED_UNKNOWN == 0).then(Context::new);
+        let mut covered = Context::new();
+        if version > VERSION_1 {
+            if let Some(replaced) = &mut replaced {
+                *replaced = Context::decode_from(reader, MAX_REPLACED)?;
+            }
+            covered = Context::decode_from(reader, MAX_REPLACED)?;
+        }
+        let pair = RequestPair { at, id, content, dot, replaced, covered };
         if self.requests.last().is_some_and(|last| *last >= pair) {
             return Err(DecodeError::Content("the requests are not in order"));
         }
@@ -161,10 +174,19 @@ fn put_pair(out: &mut BytesMut, pair: &RequestPair) {
     out.put_u64(pair.id);
     out.put_u64(pair.content);
     let has_dot = if pair.dot.is_some() { HAS_DOT } else { 0 };
-    out.put_u8(has_dot | if pair.replaced { REPLACED } else { 0 });
+    out.put_u8(has_dot | if pair.replaced.is_none() { REPLACED_UNKNOWN } else { 0 });
     if let Some(dot) = pair.dot {
         put_dot(out, dot);
     }
+    if let Some(replaced) = &pair.replaced {
+        replaced.encode_into(out);
+    }
+    pair.covered.encode_into(out);
+}
+
+fn pair_len(pair: &RequestPair) -> usize {
+    let replaced = pair.replaced.as_ref().map_or(0, Context::encoded_len);
+    MAX_PAIR_LEN + replaced + pair.covered.encoded_len()
 }
 
 /// The row without its checksum, if that fits.

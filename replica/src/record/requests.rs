@@ -8,15 +8,33 @@
 //!   ([`Record::knows`], [`Record::event`]).
 //! - Where a repetition was minted all the same, because its coordinator could not know, the two
 //!   dots are one event: a reader is shown the smaller ([`Record::distinct`]).
-//! - Once one dot of an event is replaced or deleted, the others go too ([`Record::settle`]). All
-//!   but those that themselves replaced a value as they were minted: with those that value would
-//!   vanish, which may have been acknowledged after the first attempt.
+//! - Once one dot of an event is replaced or deleted, the others go too ([`Record::settle`]): its
+//!   *twins*, of attempts that did not know of each other. All but a twin that replaced a value
+//!   which the dots that are gone had not replaced: with it that value would vanish, which may
+//!   have been acknowledged after the first attempt. Therefore a pair keeps what its write
+//!   replaced.
+//!
+//! # Why no event is lost with its twins
+//!
+//! Say of the dots of one event that a later one *follows* those that its write covered. A dot is
+//! gone because somebody else replaced it, because one that follows it covered it, or because
+//! it went with a twin. If nobody else has replaced any, one of them stands: take the last dots,
+//! which none follows. For one of them to go, each dot that stood as it was minted must have
+//! been covered by a dot that is gone and that it does not follow; above this one there is
+//! another last dot, which must have gone in the same way, through a dot still further up. There
+//! are finitely many, so one of the last dots stays.
+//!
+//! What a twin replaced was replaced as well by a dot of the event that is gone, or before that one
+//! was minted. The rule only looks at what never changes (what was minted, what it replaced)
+//! and at what only grows (what is gone, which pairs are known): so it does not matter when and
+//! where records are settled, and a pair that is forgotten can only leave a twin standing.
 
 use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
 use super::{Basis, Change, Limits, Record, Sibling, UpdateError, Updated};
+use crate::context::Context;
 use crate::dot::Dot;
 use crate::member::ActorId;
 
@@ -26,6 +44,9 @@ pub const MAX_REQUESTS: usize = 8;
 /// How long a pair is kept at least, in seconds, while there is room. Older ones go with the
 /// next write that comes with an id.
 pub const KEPT_SECONDS: u32 = 120;
+
+/// Entries of a context that a [`RequestPair`] keeps.
+pub const MAX_REPLACED: usize = 16;
 
 /// A client's request: its id, bound to what it writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,7 +80,7 @@ fn first_u64(hash: impl AsRef<[u8]>) -> u64 {
 }
 
 /// One attempt of a request that wrote to the key. Older ones order first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestPair {
     /// See [`Request::at`].
     pub at: u32,
@@ -69,8 +90,18 @@ pub struct RequestPair {
     pub content: u64,
     /// The dot that it minted; `None` for a delete.
     pub dot: Option<Dot>,
-    /// It replaced a value that its client need not have seen.
-    pub replaced: bool,
+    /// The values that its write replaced; of a causal one, all that its client had seen. `None`
+    /// if they are too many or not known: then it goes with no twin.
+    pub replaced: Option<Context>,
+    /// All that its write covered; empty if that has more than [`MAX_REPLACED`] entries.
+    pub covered: Context,
+}
+
+impl RequestPair {
+    /// A pair without a dot, of a delete.
+    fn of_delete(Request { id, content, at }: Request) -> Self {
+        Self { at, id, content, dot: None, replaced: None, covered: Context::new() }
+    }
 }
 
 /// What a record knows of a request.
@@ -144,19 +175,33 @@ impl Record {
             Basis::OverwriteAgain { first, .. } => first.dot,
             Basis::Overwrite | Basis::Causal(_) => None,
         };
-        let replaced = match basis {
-            Basis::Causal(_) => false,
-            // Also when it is an earlier attempt of its own: that must not take this one along.
-            Basis::Overwrite => !self.siblings.is_empty(),
-            Basis::OverwriteAgain { .. } => true,
-        };
+        let (replaced, covered) = self.replaced_by(&basis);
         let updated = self.update(actor, change, basis, limits)?;
         self.requests.retain(|pair| pair.at.saturating_add(KEPT_SECONDS) >= request.at);
         if updated.dot.is_none() || updated.dot != first {
-            let Request { id, content, at } = request;
-            self.remember(RequestPair { at, id, content, dot: updated.dot, replaced });
+            self.remember(match updated.dot {
+                None => RequestPair::of_delete(request),
+                dot => RequestPair { dot, replaced, covered, ..RequestPair::of_delete(request) },
+            });
         }
         Ok(updated)
+    }
+
+    /// What a write on this record replaces, and all that it covers, as far as a pair keeps that.
+    fn replaced_by(&self, basis: &Basis) -> (Option<Context>, Context) {
+        let small = |context: &Context| context.entries() <= MAX_REPLACED;
+        let (replaced, covered) = match basis {
+            Basis::Causal(seen) => (Some(seen.clone()), seen.clone()),
+            // With an earlier attempt of its own, if that stands here: which must not take it along.
+            Basis::Overwrite => {
+                (Some(self.siblings.keys().copied().collect()), self.context.clone())
+            }
+            // What stands among all that other replicas reported, nobody has told.
+            Basis::OverwriteAgain { uncovered, .. } => {
+                (None, self.context.clone().joined(uncovered))
+            }
+        };
+        (replaced.filter(small), Some(covered).filter(small).unwrap_or_default())
     }
 
     fn remember(&mut self, pair: RequestPair) {
@@ -178,34 +223,48 @@ impl Record {
             return false;
         }
         let before = self.requests.clone();
-        self.requests.extend(&other.requests);
+        self.requests.extend(other.requests.iter().cloned());
         self.bound_requests();
         self.requests != before
     }
 
-    /// Removes what stands of an event of which another dot was replaced or deleted. True when
-    /// there was such a thing.
+    /// Removes what stands of an event of which another dot was replaced or deleted, as long as
+    /// nothing else is lost with it. True when there was such a thing.
     ///
-    /// What it removes replaced nothing itself, so that nothing else is lost with it; and it only
-    /// removes siblings, so whatever merges later, all replicas come to the same.
+    /// It only removes siblings, by a rule that holds ever after, so whatever merges later, all
+    /// replicas come to the same.
     pub fn settle(&mut self) -> bool {
-        let gone = |dot: &Dot| self.context.covers(dot) && !self.siblings.contains_key(dot);
-        let over: BTreeSet<(u64, u64)> = self
-            .requests
-            .iter()
-            .filter(|pair| pair.dot.as_ref().is_some_and(gone))
-            .map(|pair| (pair.id, pair.content))
-            .collect();
         let before = self.siblings.len();
-        for pair in &self.requests {
-            if let Some(dot) = pair.dot
-                && !pair.replaced
-                && over.contains(&(pair.id, pair.content))
-            {
-                self.siblings.remove(&dot);
+        // What goes may take another along. Each round but the last removes one, of 8 at most.
+        loop {
+            let over: Vec<Dot> =
+                self.requests.iter().filter_map(|pair| self.is_over(pair)).collect();
+            if over.is_empty() {
+                return self.siblings.len() < before;
+            }
+            for dot in &over {
+                self.siblings.remove(dot);
             }
         }
-        self.siblings.len() < before
+    }
+
+    /// The dot of a pair, if it stands and goes with a twin: all that it replaced was covered by dots
+    /// of its event that are gone and that its write had not seen.
+    fn is_over(&self, pair: &RequestPair) -> Option<Dot> {
+        let dot = pair.dot.filter(|dot| self.siblings.contains_key(dot))?;
+        let replaced = pair.replaced.as_ref()?;
+        let gone = |dot: &Dot| self.context.covers(dot) && !self.siblings.contains_key(dot);
+        let mut twins = self
+            .requests
+            .iter()
+            .filter(|other| other.id == pair.id && other.content == pair.content)
+            .filter(|other| {
+                other.dot.is_some_and(|twin| gone(&twin) && !pair.covered.covers(&twin))
+            })
+            .peekable();
+        twins.peek()?;
+        let covered = twins.fold(Context::new(), |covered, twin| covered.joined(&twin.covered));
+        covered.covers_all(replaced).then_some(dot)
     }
 
     /// The siblings, each event once: under its smallest dot.

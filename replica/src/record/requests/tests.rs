@@ -95,6 +95,39 @@ fn a_repetition_that_replaced_a_value_is_not_taken_back_with_it() {
     assert_eq!(values(&met(&at_a, &at_b)), [b"v"], "or both values were lost");
 }
 
+/// The first attempt reaches `a` alone, which is behind; its repetition is done at `b` and replaced.
+#[test]
+fn what_a_repetition_was_done_for_is_over_for_its_first_attempt_too() {
+    let (mut at_a, mut at_b) = (Record::default(), Record::default());
+    overwrite(&mut at_a, A, "before");
+    at_b.merge(&at_a);
+    overwrite(&mut at_b, B, "what a has missed");
+    write(&mut at_a, 1, A, put("v"), Basis::Overwrite);
+    write(&mut at_b, 1, B, put("v"), Basis::Overwrite);
+    assert_eq!(values(&met(&at_a, &at_b)), [b"v"]);
+    let mut deleted = at_b.clone();
+    deleted.update(B, Change::Delete, Basis::Overwrite, &Limits::default()).expect("a delete");
+    assert!(met(&at_a, &deleted).is_tombstone(), "deleted for good");
+    overwrite(&mut at_b, B, "later");
+    assert_eq!(values(&met(&at_a, &at_b)), [b"later"]);
+    assert_eq!(met(&at_a, &at_b), met(&at_b, &at_a));
+}
+
+/// Two coordinators each repeat over an attempt of their own; nobody else has replaced anything.
+#[test]
+fn attempts_that_follow_their_own_are_not_taken_along_by_those_of_others() {
+    for causal in [false, true] {
+        let (mut at_a, mut at_b) = (Record::default(), Record::default());
+        for (record, actor) in [(&mut at_a, A), (&mut at_b, B)] {
+            let first = write(record, 1, actor, put("v"), Basis::Overwrite);
+            let seen = Basis::Causal(first.client_context);
+            let basis = if causal { seen } else { Basis::Overwrite };
+            write(record, 1, actor, put("v"), basis);
+        }
+        assert_eq!(values(&met(&at_a, &at_b)), [b"v"], "one event, and it is there");
+    }
+}
+
 #[test]
 fn the_second_attempt_of_an_overwrite_is_no_victim_of_the_first() {
     let (mut at_a, mut at_b) = (Record::default(), Record::default());
@@ -154,6 +187,22 @@ fn the_latest_8_requests_are_kept_and_none_for_long() {
     assert_eq!(record.requests().len(), 2, "the one of two minutes ago and the new one");
 }
 
+/// What a dot was minted for, and what it replaced, does not depend on who holds it.
+fn pair_of(dot: Dot) -> RequestPair {
+    let id = dot.counter / 2;
+    let below = |actor: u64, counter: u64| -> Context {
+        (1..counter).map(|n| Dot::new(ActorId::new(actor), n)).collect()
+    };
+    let actor = dot.actor.get();
+    let (replaced, covered) = match actor {
+        1 => (Some(Context::new()), below(2, 4)),
+        2 => (Some(below(2, dot.counter)), below(2, dot.counter)),
+        _ if dot.counter.is_multiple_of(2) => (None, below(1, 3)),
+        _ => (Some(below(1, dot.counter)), below(1, dot.counter).joined(&below(2, 2))),
+    };
+    RequestPair { at: 7, id, content: id, dot: Some(dot), replaced, covered }
+}
+
 /// Records with few pairs, whose dots are known.
 fn record() -> impl Strategy<Value = Record> {
     let dot = || (1..4_u64, 1..4_u64).prop_map(|(a, n)| Dot::new(ActorId::new(a), n));
@@ -163,16 +212,9 @@ fn record() -> impl Strategy<Value = Record> {
         for (dot, alive) in dots {
             record.context.insert(dot);
             // What a dot was minted for does not depend on who holds it.
-            let (id, replaced) = (dot.counter / 2, dot.actor.get() == 3);
-            record.requests.insert(RequestPair {
-                at: 7,
-                id,
-                content: id,
-                dot: Some(dot),
-                replaced,
-            });
+            record.requests.insert(pair_of(dot));
             if alive {
-                let value = Bytes::from(format!("value of request {id}"));
+                let value = Bytes::from(format!("value of request {}", dot.counter / 2));
                 record.siblings.insert(dot, Sibling { value, expires_at: None });
             }
         }
@@ -197,15 +239,55 @@ proptest! {
         prop_assert!(!again.settle(), "once is enough");
     }
 
+    /// Merging with settling commutes, associates and is idempotent.
     #[test]
-    fn settling_takes_only_what_replaced_nothing(a in record(), b in record()) {
+    fn settled_records_merge_in_any_order(a in record(), b in record(), c in record()) {
+        let mut all = met(&a, &b);
+        all.merge(&c);
+        prop_assume!(all.requests().len() < MAX_REQUESTS);
+        prop_assert_eq!(met(&a, &b), met(&b, &a));
+        prop_assert_eq!(met(&met(&a, &b), &c), met(&a, &met(&b, &c)));
+        let ab = met(&a, &b);
+        prop_assert_eq!(met(&ab, &ab), ab.clone());
+        prop_assert_eq!(met(&ab, &a), ab);
+    }
+
+    /// A pair that is forgotten leaves a twin standing, and takes nothing along.
+    #[test]
+    fn forgotten_pairs_lose_no_value(a in record(), b in record(), kept in any::<u16>()) {
+        let mut merged = a.clone();
+        merged.merge(&b);
+        let mut knowing = merged.clone();
+        knowing.settle();
+        let mut number = 0;
+        merged.requests.retain(|_| {
+            number += 1;
+            kept & (1 << number) != 0
+        });
+        merged.settle();
+        for dot in knowing.siblings().keys() {
+            prop_assert!(merged.siblings().contains_key(dot), "{} is lost", dot);
+        }
+    }
+
+    #[test]
+    fn settling_takes_only_what_others_replaced_as_well(a in record(), b in record()) {
         let mut merged = a.clone();
         merged.merge(&b);
         let mut settled = merged.clone();
         settled.settle();
         for dot in merged.siblings().keys().filter(|dot| !settled.siblings().contains_key(dot)) {
-            let pair = merged.requests().iter().find(|pair| pair.dot == Some(*dot) && !pair.replaced);
-            prop_assert!(pair.is_some());
+            let pair = merged.requests().iter().find(|pair| pair.dot == Some(*dot));
+            let replaced = pair.and_then(|pair| pair.replaced.clone());
+            // Each value that it replaced was covered by another attempt.
+            let others = merged.requests().iter().filter(|other| {
+                let same = pair.is_some_and(|pair| pair.id == other.id);
+                same && other.dot.is_some_and(|twin| !settled.siblings().contains_key(&twin))
+            });
+            let covered = others
+                .filter(|other| other.dot != Some(*dot))
+                .fold(Context::new(), |all, other| all.joined(&other.covered));
+            prop_assert!(replaced.is_some_and(|replaced| covered.covers_all(&replaced)));
         }
     }
 }
