@@ -34,7 +34,8 @@ pub fn rot_rows(data_dir: &Path, kind: u8, count: usize, dice: &mut Dice) -> usi
     rows.len()
 }
 
-/// All files in a directory, in order, with their sizes; empty ones are left out.
+/// The files of a data directory that a start reads, in order, with their sizes. Empty ones are left out, and what
+/// was set aside.
 ///
 /// # Panics
 ///
@@ -44,7 +45,8 @@ pub fn files(directory: &Path) -> Vec<(PathBuf, u64)> {
     for entry in fs::read_dir(directory).expect("a readable directory") {
         let entry = entry.expect("a readable directory");
         let kind = entry.file_type().expect("an entry has a type");
-        if kind.is_dir() {
+        let aside = entry.file_name().to_string_lossy().starts_with("quarantine-");
+        if kind.is_dir() && !aside {
             found.extend(files(&entry.path()));
         } else if kind.is_file() {
             let size = entry.metadata().expect("a file has a size").len();
@@ -56,13 +58,40 @@ pub fn files(directory: &Path) -> Vec<(PathBuf, u64)> {
     found
 }
 
-/// Turns one bit of a file.
+/// Turns one bit of a file, where it holds something if such a place is found soon. Answers where.
 ///
 /// # Panics
 ///
 /// When the file cannot be read or written.
-pub fn flip(file: &Path, offset: u64, bit: u64) {
+pub fn flip(file: &Path, dice: &mut Dice) -> usize {
+    /// Most of a store's file is empty.
+    const TRIES: usize = 200;
     let mut bytes = fs::read(file).expect("a readable file");
-    bytes[offset as usize] ^= 1 << bit;
+    let mut place = 0;
+    for _ in 0..TRIES {
+        place = dice.roll(0..bytes.len() as u64) as usize;
+        if bytes[place] != 0 {
+            break;
+        }
+    }
+    bytes[place] ^= 1 << dice.roll(0..8);
     fs::write(file, bytes).expect("a writable file");
+    place
+}
+
+/// Takes away what was set aside in a data directory. Answers how many lost stores that were.
+///
+/// # Panics
+///
+/// When the directory cannot be read or changed.
+pub fn clear_quarantines(data_dir: &Path) -> usize {
+    let mut cleared = 0;
+    for entry in fs::read_dir(data_dir).expect("a readable directory") {
+        let path = entry.expect("a readable directory").path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("quarantine-")) {
+            fs::remove_dir_all(path).expect("a directory of ours");
+            cleared += 1;
+        }
+    }
+    cleared
 }

@@ -196,21 +196,6 @@ pub struct Limits {
     /// Client requests at work at once in this node: 1 to 1,000,000, default 4,096. One more is refused at once
     /// (`OVERLOADED`).
     pub in_flight: u32,
-    /// How long a request may have to wait inside this node, for the disk or for a processor: 10 ms to 1 min, default
-    /// 500 ms. Requests that would wait longer are refused before anything is done (`OVERLOADED`, with the time after
-    /// which to try again), so that the others are done in time. Shorter keeps latency low when too much comes, and
-    /// refuses bursts that would have been worked off; longer than clients wait, and it protects nobody.
-    #[serde(with = "humantime_serde")]
-    pub queue_wait: Duration,
-    /// Bytes of keys and values in the client requests at work at once in this node: 16 MiB to 1 TiB, default 256 MiB.
-    /// Requests that would be over it are refused at once (`OVERLOADED`). They stay in memory, in several places, until they are
-    /// done: make it an eighth of what the node has.
-    #[serde(with = "size")]
-    pub in_flight_bytes: u64,
-    /// Connections of clients at once: 1 to 1,000,000, default 1,000. Requests on further ones are refused
-    /// (`OVERLOADED`), and beyond 64 of these, connections are closed. Keep it under the process's limit of open
-    /// files.
-    pub connections: u32,
     /// Requests at once on one client connection: 1 to 65,536, default 256.
     pub streams: u32,
 }
@@ -222,9 +207,6 @@ impl Default for Limits {
             siblings_soft: 10,
             siblings_hard: 50,
             in_flight: 4096,
-            in_flight_bytes: 256 * MIB,
-            connections: 1000,
-            queue_wait: Duration::from_millis(500),
             streams: 256,
         }
     }
@@ -275,11 +257,16 @@ pub struct Repair {
     /// node's replacement takes hours in which a second loss may cost a quorum.
     #[serde(with = "size")]
     pub bytes_per_second: u64,
+    /// In which time this node reads its whole store once, to find damaged rows and have them mended while other
+    /// replicas can: 1 s to 90 d, default 7 d; 0 for never. Much longer, and damage may be found too late.
+    #[serde(with = "humantime_serde")]
+    pub scrub: Duration,
 }
 
 impl Default for Repair {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(10), bytes_per_second: 64 * MIB }
+        let (interval, scrub) = (Duration::from_secs(10), Duration::from_hours(7 * 24));
+        Self { interval, bytes_per_second: 64 * MIB, scrub }
     }
 }
 

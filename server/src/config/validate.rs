@@ -131,9 +131,6 @@ fn limits(config: &Config, checks: &mut Checks) {
         "limits.siblings_hard",
     );
     checks.number("limits.in_flight", limits.in_flight.into(), 1, 1_000_000);
-    checks.duration("limits.queue_wait", limits.queue_wait, Duration::from_millis(10), 60 * SECOND);
-    checks.size("limits.in_flight_bytes", limits.in_flight_bytes, 16 << 20, 1 << 40);
-    checks.number("limits.connections", limits.connections.into(), 1, 1_000_000);
     checks.number("limits.streams", limits.streams.into(), 1, 65_536);
 }
 
@@ -154,6 +151,9 @@ fn repair(config: &Config, checks: &mut Checks) {
     let repair = &config.repair;
     if !repair.interval.is_zero() {
         checks.duration("repair.interval", repair.interval, 100 * MILLISECOND, 7 * 24 * HOUR);
+    }
+    if !repair.scrub.is_zero() {
+        checks.duration("repair.scrub", repair.scrub, SECOND, 90 * 24 * HOUR);
     }
     if repair.bytes_per_second != 0 && repair.bytes_per_second < MIN_RATE {
         checks.fail(

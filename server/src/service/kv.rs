@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use prost::Message as _;
 use tonic::metadata::MetadataMap;
-use tonic::{Extensions, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use tracing::{Instrument, debug, info_span};
 use triad_proto::convert::{self, BadField, BucketMode, Limits, RecordKey};
 use triad_proto::peer::v1::forward::Request as Forwarded;
@@ -20,12 +19,10 @@ use triad_ring::{RingId, ShardId};
 use super::outcome;
 use crate::coordinator::error::RequestError;
 use crate::coordinator::{self, Asked, Completed, Forwardable, Found, Reply, Write, Written};
-use crate::deadline::Deadline;
-use crate::door::{self, Door, Place, Shut};
 use crate::host::Host;
-use crate::local::{Address, Caller};
+use crate::limits::Deadline;
+use crate::local::Address;
 use crate::node::Node;
-use crate::ports::Standing;
 
 /// How long after its deadline a request is broken off.
 const OVERDUE: Duration = Duration::from_millis(20);
@@ -41,12 +38,7 @@ impl Keys {
     }
 
     /// Admits a client's request, runs it, and bounds it by its deadline.
-    async fn serve(
-        &self,
-        metadata: &MetadataMap,
-        extensions: &Extensions,
-        request: Forwarded,
-    ) -> Result<Reply, Status> {
+    async fn serve(&self, metadata: &MetadataMap, request: Forwarded) -> Result<Reply, Status> {
         let timeouts = &self.host.config.timeouts;
         let deadline = Deadline::of_request(metadata, timeouts.request, timeouts.request_max);
         let node = self.host.node().ok_or_else(|| self.host.not_joined())?;
@@ -54,49 +46,28 @@ impl Keys {
             let node = node.identity.name.to_string();
             return Err(RequestError::ShuttingDown { node }.into());
         }
-        let write = !matches!(request, Forwarded::Get(_));
-        if extensions.get::<Standing>() == Some(&Standing::Guest) {
-            return Err(coordinator::overloaded(node, too_many_connections(node)).into());
-        }
-        let door = &self.host.door;
-        let place = enter(door, &request).map_err(|shut| coordinator::overloaded(node, shut))?;
-        let place = Arc::new(place);
+        let Some(place) = self.host.in_flight.enter() else {
+            return Err(coordinator::overloaded(
+                node,
+                "as many requests are at work as limits.in_flight allows",
+            )
+            .into());
+        };
         let trace = format!("{:016x}", node.random_below(u64::MAX));
         let span = info_span!("request", kind = kind(&request), trace);
-        let original = Forwardable { request, hops: 0, trace, _place: Some(Arc::clone(&place)) };
+        let place = Some(Arc::new(place));
+        let original = Forwardable { request, hops: 0, trace, _place: place };
+        let write = !matches!(original.request, Forwarded::Get(_));
         // Every step has this deadline already; this is for a step that hangs.
         let running = run(node, original, deadline).instrument(span.clone());
         let result = tokio::time::timeout_at(deadline.at() + OVERDUE, running).await;
         let overdue = RequestError::Overdue { waited: deadline.waited(), write };
         let result = result.unwrap_or(Err(overdue));
-        match &result {
-            Ok(_) => place.done(),
-            Err(error) => span.in_scope(|| debug!(%error, "request failed")),
+        if let Err(error) = &result {
+            span.in_scope(|| debug!(%error, "request failed"));
         }
         Ok(result?)
     }
-}
-
-fn too_many_connections(node: &Node) -> Shut {
-    let limit = node.config.limits.connections;
-    let why = format!(
-        "limits.connections = {limit} clients are connected, and this connection is one more"
-    );
-    Shut { why, limit: "limits.connections" }
-}
-
-/// Lets a request in, or not.
-pub(crate) fn enter(door: &Door, request: &Forwarded) -> Result<Place, Shut> {
-    let kind = match request {
-        Forwarded::Get(_) => door::Kind::Read,
-        Forwarded::Put(_) | Forwarded::Delete(_) => door::Kind::Write,
-    };
-    let bytes = match request {
-        Forwarded::Get(get) => get.encoded_len(),
-        Forwarded::Put(put) => put.encoded_len(),
-        Forwarded::Delete(delete) => delete.encoded_len(),
-    };
-    door.enter(kind, bytes as u64)
 }
 
 fn kind(request: &Forwarded) -> &'static str {
@@ -113,8 +84,8 @@ impl KvService for Keys {
         &self,
         request: Request<v1::PutRequest>,
     ) -> Result<Response<v1::PutResponse>, Status> {
-        let (metadata, extensions, message) = request.into_parts();
-        match self.serve(&metadata, &extensions, Forwarded::Put(message)).await? {
+        let (metadata, _, message) = request.into_parts();
+        match self.serve(&metadata, Forwarded::Put(message)).await? {
             Reply::Put(response) => Ok(Response::new(response)),
             Reply::Get(_) | Reply::Delete(_) => Err(wrong_reply()),
         }
@@ -124,8 +95,8 @@ impl KvService for Keys {
         &self,
         request: Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetResponse>, Status> {
-        let (metadata, extensions, message) = request.into_parts();
-        match self.serve(&metadata, &extensions, Forwarded::Get(message)).await? {
+        let (metadata, _, message) = request.into_parts();
+        match self.serve(&metadata, Forwarded::Get(message)).await? {
             Reply::Get(response) => Ok(Response::new(response)),
             Reply::Put(_) | Reply::Delete(_) => Err(wrong_reply()),
         }
@@ -135,8 +106,8 @@ impl KvService for Keys {
         &self,
         request: Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
-        let (metadata, extensions, message) = request.into_parts();
-        match self.serve(&metadata, &extensions, Forwarded::Delete(message)).await? {
+        let (metadata, _, message) = request.into_parts();
+        match self.serve(&metadata, Forwarded::Delete(message)).await? {
             Reply::Delete(response) => Ok(Response::new(response)),
             Reply::Get(_) | Reply::Put(_) => Err(wrong_reply()),
         }
@@ -153,7 +124,6 @@ pub(crate) async fn run(
     original: Forwardable,
     deadline: Deadline,
 ) -> Result<Reply, RequestError> {
-    node.retries.earn();
     match original.request.clone() {
         Forwarded::Put(request) => put(node, request, original, deadline).await,
         Forwarded::Get(request) => get(node, request, original, deadline).await,
@@ -221,9 +191,7 @@ async fn put(
     // Who asked the wrong node learns the right ones.
     let want_route = request.want_route || original.hops > 0;
     let trace = original.trace.clone();
-    let caller = Caller::default();
-    let wanted = caller.wants(deadline);
-    let write = Write { at: at.clone(), change, context, level, request: request_id, wanted };
+    let write = Write { at: at.clone(), change, context, level, request: request_id };
     match coordinator::write(node, write, original, deadline).await? {
         Completed::Elsewhere(reply) => Ok(*reply),
         Completed::Here(written) => {
@@ -256,9 +224,7 @@ async fn delete(
     let want_route = request.want_route || original.hops > 0;
     let trace = original.trace.clone();
     let change = Change::Delete;
-    let caller = Caller::default();
-    let wanted = caller.wants(deadline);
-    let write = Write { at: at.clone(), change, context, level, request: request_id, wanted };
+    let write = Write { at: at.clone(), change, context, level, request: request_id };
     match coordinator::write(node, write, original, deadline).await? {
         Completed::Elsewhere(reply) => Ok(*reply),
         Completed::Here(written) => {

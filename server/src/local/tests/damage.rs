@@ -28,9 +28,7 @@ async fn a_damaged_row_is_refused_until_it_is_mended() {
     assert!(store.flip_bit(&row_of(b"a"), 5));
     // As if the row were absent would be a lie: not to readers, nor to writers with or without a context.
     assert!(is_damaged(&put(&local, "a", b"3").await));
-    assert!(is_damaged(
-        &local.merge(at("a"), Epoch::FIRST, Epoch::FIRST, record(b"3"), Wanted::always()).await
-    ));
+    assert!(is_damaged(&local.merge(at("a"), Epoch::FIRST, Epoch::FIRST, record(b"3")).await));
     assert!(is_damaged(&local.read(&at("a"), Epoch::FIRST)));
     assert!(!standing(&local).await.source);
     let detail = local.damage().detail().expect("it is known");
@@ -111,14 +109,7 @@ async fn a_mended_tombstone_keeps_its_mark_and_a_mended_value_has_none() {
     let Fixture { local, store, .. } = fixture();
     for key in ["a", "b"] {
         put_durably(&local, key, b"1").await;
-        let delete = local.update(
-            at(key),
-            Epoch::FIRST,
-            Change::Delete,
-            Basis::Overwrite,
-            None,
-            Wanted::always(),
-        );
+        let delete = local.update(at(key), Epoch::FIRST, Change::Delete, Basis::Overwrite, None);
         delete.await.expect("minted").durable.await.expect("an answer").expect("durable");
         assert!(store.flip_bit(&row_of(key.as_bytes()), 4));
     }
@@ -160,4 +151,57 @@ async fn too_much_damage_and_damage_of_nobody_knows_what_condemn_the_store() {
     assert!(why.contains("cannot be attributed"), "{why}");
     local.condemn(&why);
     assert!(put(&local, "a", b"1").await.is_err(), "nothing is acknowledged any more");
+}
+
+#[tokio::test]
+async fn a_scrub_reads_every_row_in_slices_and_finds_every_damaged_one() {
+    let Fixture { local, store, .. } = fixture();
+    fill(&store, 0..2_000, b"old");
+    put_durably(&local, "large", &vec![7; 100_000]).await;
+    let mut after = None;
+    let (mut rows, mut slices) = (0, 0);
+    loop {
+        let verified = local.verify(after).await.expect("a good store");
+        assert!(verified.damaged.is_empty());
+        (rows, slices) = (rows + verified.rows, slices + 1);
+        after = verified.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!((rows, slices), (2_001, 2));
+
+    for key in ["key 3", "key 1999"] {
+        assert!(store.flip_bit(&row_of(key.as_bytes()), 3));
+    }
+    // A chunk of the large value.
+    assert!(store.flip_bit(&Key::Chunk { generation: 1, number: 2 }.encode(), 3));
+    let mut damaged = Vec::new();
+    loop {
+        let verified = local.verify(after).await.expect("it is read all the same");
+        damaged.extend(verified.damaged);
+        after = verified.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let expected = ["key 1999", "key 3", "large"];
+    assert_eq!(damaged, expected.map(|key| row_of(key.as_bytes())));
+    let due: Vec<Bytes> =
+        local.damage().due(Duration::ZERO, 9).into_iter().map(|at| at.key).collect();
+    assert_eq!(due, expected.map(|key| Bytes::from_static(key.as_bytes())));
+    assert!(local.damage().hopeless().is_none());
+}
+
+#[tokio::test]
+async fn a_scrub_that_finds_a_damaged_control_row_condemns_the_store() {
+    let Fixture { local, store, .. } = fixture();
+    let mut batch = Batch::new();
+    let row = Key::Shard(SHARD, triad_replica::store::ShardRow::Entered).encode();
+    batch.put(row.clone(), Bytes::from_static(b"what it entered"));
+    store.apply(batch).expect("a good store");
+    assert!(store.flip_bit(&row, 9));
+    local.verify(None).await.expect("it is read all the same");
+    let (reason, why) = local.damage().hopeless().expect("condemned");
+    assert!(reason == LossReason::Damaged && why.contains("votes"), "{why}");
 }
