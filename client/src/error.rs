@@ -264,9 +264,11 @@ fn proves_nothing_written(detail: &Detail) -> bool {
         | Code::FailedPrecondition
         | Code::PermissionDenied
         | Code::Unauthenticated
-        | Code::Unimplemented
-        | Code::ResourceExhausted => true,
-        Code::Unavailable | Code::DeadlineExceeded => !detail.reason.is_empty(),
+        | Code::Unimplemented => true,
+        // Without a reason this may be how the transport words the end of a connection.
+        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => {
+            !detail.reason.is_empty()
+        }
         Code::Ok | Code::Cancelled | Code::Unknown | Code::Internal | Code::DataLoss => false,
     }
 }

@@ -210,16 +210,18 @@ fn judge<R>(kind: Kind, address: &Address, lease: Lease, status: &Status) -> Att
     } else {
         lease.succeeded();
     }
-    let refused = is_refusal(&detail);
-    let lost = matches!(
-        detail.code,
-        Code::Unavailable
-            | Code::Cancelled
-            | Code::Unknown
-            | Code::Internal
-            | Code::DeadlineExceeded
-    );
-    let error = Error::of_detail(explained(kind, detail), kind.is_write());
+    let unjudged = is_transport_failure(status);
+    let refused = is_refusal(&detail) && !unjudged;
+    let lost = unjudged
+        || matches!(
+            detail.code,
+            Code::Unavailable
+                | Code::Cancelled
+                | Code::Unknown
+                | Code::Internal
+                | Code::DeadlineExceeded
+        );
+    let error = error_of(kind, detail, unjudged);
     match kind {
         _ if refused => Attempt::Refused(error),
         Kind::Read if lost => Attempt::Lost(error),
@@ -239,13 +241,25 @@ fn is_refusal(detail: &Detail) -> bool {
     )
 }
 
+/// The error of a request that was sent. `unjudged`: the status was made on this side of a connection that
+/// broke. Its code then says why it broke (a node that is behind closes connections as `RESOURCE_EXHAUSTED`)
+/// and nothing about the request, so that a write is in doubt whatever the code.
+fn error_of(kind: Kind, detail: Detail, unjudged: bool) -> Error {
+    let detail = explained(kind, detail, unjudged);
+    if unjudged && kind.is_write() {
+        return Error::InDoubt(Box::new(detail));
+    }
+    Error::of_detail(detail, kind.is_write())
+}
+
 /// Adds to an error that no server worded what it means for a write.
-fn explained(kind: Kind, mut detail: Detail) -> Detail {
-    let bare = detail.reason.is_empty()
-        && matches!(
-            detail.code,
-            Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Internal
-        );
+fn explained(kind: Kind, mut detail: Detail, unjudged: bool) -> Detail {
+    let bare = unjudged
+        || detail.reason.is_empty()
+            && matches!(
+                detail.code,
+                Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Internal
+            );
     if kind.is_write() && bare {
         detail.message = format!(
             "the write was sent to {} and not confirmed, it may or may not take effect: {}",
@@ -346,5 +360,27 @@ impl Diary {
         let unreached = self.unreached.join("; ");
         let message = format!("no node could be reached within {given:?}: {unreached}");
         Error::DeadlineExceeded(Box::new(Detail::local(Code::DeadlineExceeded, message)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_broken_connection_says_of_itself_proves_nothing_of_a_write() {
+        for code in [Code::ResourceExhausted, Code::PermissionDenied, Code::Unavailable] {
+            let told = || Detail::local(code, "h2 protocol error: connection closed");
+            let error = error_of(Kind::Write, told(), true);
+            assert!(error.is_in_doubt(), "{error:?}");
+            assert!(error.to_string().contains("may or may not take effect"), "{error}");
+            assert!(error_of(Kind::NamedWrite, told(), true).is_in_doubt());
+            assert!(!error_of(Kind::Read, told(), true).is_in_doubt());
+        }
+        // The same code from a node is a refusal.
+        let mut refused = Detail::local(Code::ResourceExhausted, "overloaded");
+        assert!(error_of(Kind::Write, refused.clone(), false).is_in_doubt(), "nobody says so");
+        refused.reason = "OVERLOADED".to_owned();
+        assert!(matches!(error_of(Kind::Write, refused, false), Error::Overloaded { .. }));
     }
 }

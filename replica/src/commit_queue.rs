@@ -7,9 +7,17 @@
 //!
 //! The queue only counts and orders, so that a simulator can drive it:
 //! [`push`](CommitQueue::push), [`take_group`](CommitQueue::take_group), then
-//! [`synced`](CommitQueue::synced).
+//! [`synced`](CommitQueue::synced). It learns from the time that groups took how long an
+//! operation that is pushed now would [wait](CommitQueue::expected_wait), so that its owner can
+//! refuse what would wait too long: a length alone says little, for a full queue is minutes of
+//! work on one disk and milliseconds on another.
+
+mod pace;
 
 use std::collections::VecDeque;
+use std::time::Duration;
+
+use pace::Pace;
 
 /// Bounds of a commit queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +47,7 @@ pub struct CommitQueue<T> {
     waiting_bytes: usize,
     /// Operations and bytes of the group that was taken and is not yet synced.
     taken: Option<(usize, usize)>,
+    pace: Pace,
 }
 
 /// The queue has no room: shed the operation, which comes back unchanged.
@@ -56,7 +65,13 @@ pub struct Full<T> {
 impl<T> CommitQueue<T> {
     /// An empty queue.
     pub fn new(limits: CommitLimits) -> Self {
-        Self { limits, waiting: VecDeque::new(), waiting_bytes: 0, taken: None }
+        Self {
+            limits,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            taken: None,
+            pace: Pace::default(),
+        }
     }
 
     /// Lets an operation of about `bytes` bytes wait for its commit.
@@ -83,10 +98,22 @@ impl<T> CommitQueue<T> {
         self.waiting.drain(..ops).map(|(op, _)| op).collect()
     }
 
-    /// The taken group has been answered, well or badly: its room is free. Answers how
-    /// many operations it had.
-    pub fn synced(&mut self) -> usize {
-        self.taken.take().map_or(0, |(ops, _)| ops)
+    /// The taken group has been answered, well or badly, `took` after it was taken: its room is
+    /// free. Answers how many operations it had.
+    pub fn synced(&mut self, took: Duration) -> usize {
+        let Some((ops, _)) = self.taken.take() else { return 0 };
+        self.pace.group_took(took);
+        ops
+    }
+
+    /// How long an operation of about `bytes` bytes, pushed now, would wait before its group is
+    /// taken: for the group at work, and for those before its own. Nothing in an empty queue,
+    /// however slow the last groups were, so that somebody finds out how fast it is now.
+    pub fn expected_wait(&self, bytes: usize) -> Duration {
+        let by_ops = self.waiting.len() / self.limits.group_ops.max(1);
+        let by_bytes = self.waiting_bytes.saturating_add(bytes) / self.limits.group_bytes.max(1);
+        let waiting = if self.waiting.is_empty() { 0 } else { by_ops.max(by_bytes) };
+        self.pace.of_groups(waiting + usize::from(self.taken.is_some()))
     }
 
     /// Operations waiting or being committed.
@@ -134,6 +161,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const TOOK: Duration = Duration::from_millis(10);
     const SMALL: CommitLimits =
         CommitLimits { group_ops: 3, group_bytes: 100, queue_ops: 5, queue_bytes: 250 };
 
@@ -145,7 +173,7 @@ mod tests {
         queue.push("second", 10).unwrap();
         queue.push("third", 10).unwrap();
         assert!(queue.take_group().is_empty(), "one group at a time");
-        assert_eq!(queue.synced(), 1);
+        assert_eq!(queue.synced(TOOK), 1);
         assert_eq!(queue.take_group(), ["second", "third"]);
     }
 
@@ -158,7 +186,7 @@ mod tests {
         let mut groups = Vec::new();
         while queue.has_group() {
             groups.push(queue.take_group());
-            queue.synced();
+            queue.synced(TOOK);
         }
         assert_eq!(groups, [vec!["a"], vec!["large"], vec!["b"]]);
     }
@@ -170,8 +198,30 @@ mod tests {
         assert_eq!(queue.push(5, 1), Err(Full { op: 5, ops: 5, bytes: 5 }));
         assert_eq!(queue.take_group(), [0, 1, 2]);
         assert!(queue.push(5, 1).is_err(), "taken operations still hold their room");
-        queue.synced();
+        queue.synced(TOOK);
         assert!(queue.push(5, 1).is_ok());
+    }
+
+    #[test]
+    fn who_comes_now_waits_for_the_groups_before_its_own() {
+        let mut queue = CommitQueue::new(SMALL);
+        assert_eq!(queue.expected_wait(1), Duration::ZERO);
+        queue.push(0, 1).unwrap();
+        assert_eq!(queue.expected_wait(1), Duration::ZERO, "nothing is known of its speed yet");
+        queue.take_group();
+        queue.synced(TOOK);
+        assert_eq!(queue.expected_wait(1), Duration::ZERO, "an empty queue lets everybody in");
+        (0..3).for_each(|op| queue.push(op, 1).unwrap());
+        assert_eq!(queue.expected_wait(1), TOOK, "a full group goes first");
+        queue.take_group();
+        assert_eq!(queue.expected_wait(1), TOOK, "it is at work");
+        queue.push(3, 1).unwrap();
+        assert_eq!(queue.expected_wait(1), TOOK, "the two would go together");
+        assert_eq!(queue.expected_wait(99), 2 * TOOK, "a group has room for so many bytes only");
+        queue.push(4, 1).unwrap();
+        queue.synced(3 * TOOK);
+        queue.take_group();
+        assert!(queue.expected_wait(1) > TOOK, "it has become slower");
     }
 
     #[test]
@@ -180,7 +230,7 @@ mod tests {
         queue.push("small", 1).unwrap();
         assert!(queue.push("huge", 1_000).is_err());
         queue.take_group();
-        queue.synced();
+        queue.synced(TOOK);
         assert!(queue.push("huge", 1_000).is_ok());
         assert!(queue.push("small", 1).is_err());
     }
@@ -206,13 +256,13 @@ mod tests {
                         prop_assert!(total <= SMALL.group_bytes || group.len() == 1);
                         taken.extend(group);
                     }
-                    _ => { queue.synced(); }
+                    _ => { queue.synced(TOOK); }
                 }
                 prop_assert!(queue.len() <= SMALL.queue_ops);
                 prop_assert!(queue.bytes() <= SMALL.queue_bytes || queue.len() == 1);
             }
             loop {
-                queue.synced();
+                queue.synced(TOOK);
                 let group = queue.take_group();
                 if group.is_empty() { break }
                 taken.extend(group);

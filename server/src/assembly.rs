@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
+use triad_replica::shard::ShardReplica;
 use triad_replica::store::{Store, StoreError};
 use triad_ring::{RingConfig, RingNode};
 
@@ -21,6 +22,7 @@ use crate::directory::Directory;
 use crate::hints::Hints;
 use crate::host::Host;
 use crate::housekeeping;
+use crate::identity::ClusterIdentity;
 use crate::liveness::Detector;
 use crate::local::LocalReplica;
 use crate::losses;
@@ -30,6 +32,7 @@ use crate::operations::departure_task;
 use crate::peers::{Introductions, Peers};
 use crate::pulse::pulse_task;
 use crate::random::Jitter;
+use crate::retry_budget::RetryBudget;
 use crate::reunion::reunion_task;
 use crate::ring_task::{RingSender, ring_task};
 use crate::rows::RowError;
@@ -79,7 +82,7 @@ pub(crate) async fn enter(parts: Parts) {
 }
 
 fn build(parts: &Parts, membership: Membership) -> Result<(Arc<Node>, Entry), StartError> {
-    let Parts { host, store, tasks, failed, .. } = parts;
+    let Parts { host, store, tasks, .. } = parts;
     let Membership { cluster, replicas, entry } = membership;
     let stop = parts.stop.child_token();
     let introductions =
@@ -100,16 +103,8 @@ fn build(parts: &Parts, membership: Membership) -> Result<(Arc<Node>, Entry), St
     for newest in replicas.iter().filter_map(|replica| replica.newest()) {
         directory.learn(newest);
     }
-    let failed = failed.clone();
-    let on_failure = Box::new(move |failure: StoreError| {
-        let _ = failed.send(Some(format!("the store has failed: {failure}")));
-    });
-    let limits = startup::record_limits(&host.config);
     let hints = Arc::new(Hints::load(&**store, &host.config)?);
-    let (local_store, held) = (Arc::clone(store), Arc::clone(&hints));
-    let local =
-        LocalReplica::start(local_store, replicas, cluster.shards, limits, held, on_failure)
-            .map_err(StartError::Thread)?;
+    let local = local(parts, &cluster, replicas, Arc::clone(&hints))?;
     let started = Instant::now();
     let node = Arc::new(Node {
         identity: host.identity.clone(),
@@ -128,7 +123,8 @@ fn build(parts: &Parts, membership: Membership) -> Result<(Arc<Node>, Entry), St
         beliefs,
         jitter: std::sync::Mutex::new(Jitter::new()?),
         hints,
-        in_flight: host.in_flight.clone(),
+        door: host.door.clone(),
+        retries: RetryBudget::default(),
         alarms: Arc::clone(&host.alarms),
         losses: Arc::clone(&host.losses),
         started,
@@ -146,6 +142,23 @@ fn build(parts: &Parts, membership: Membership) -> Result<(Arc<Node>, Entry), St
     tasks.spawn(housekeeping::keep_contacts(Arc::clone(&node)));
     tasks.spawn(departure_task(Arc::clone(&node), Arc::clone(host)));
     Ok((node, entry))
+}
+
+/// The only writer of the store.
+fn local(
+    parts: &Parts,
+    cluster: &ClusterIdentity,
+    replicas: Vec<ShardReplica>,
+    hints: Arc<Hints>,
+) -> Result<LocalReplica, StartError> {
+    let failed = parts.failed.clone();
+    let on_failure = Box::new(move |failure: StoreError| {
+        let _ = failed.send(Some(format!("the store has failed: {failure}")));
+    });
+    let (config, store) = (&parts.host.config, Arc::clone(&parts.store));
+    let (limits, longest) = (startup::record_limits(config), config.limits.queue_wait);
+    LocalReplica::start(store, replicas, cluster.shards, limits, hints, longest, on_failure)
+        .map_err(StartError::Thread)
 }
 
 /// What a node does beside requests.

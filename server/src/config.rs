@@ -117,7 +117,7 @@ mod tests {
     fn the_leaves_are_the_names_that_users_scripts_rely_on() {
         let leaves: Vec<String> = Config::default().leaves().into_keys().collect();
         let expected = "cluster.bootstrap cluster.down_after cluster.name cluster.placement_settle cluster.replication_factor \
-            cluster.seeds cluster.shards cluster.virtual_nodes limits.in_flight limits.siblings_hard limits.siblings_soft \
+            cluster.seeds cluster.shards cluster.virtual_nodes limits.connections limits.in_flight limits.in_flight_bytes limits.queue_wait limits.siblings_hard limits.siblings_soft \
             limits.streams limits.value_bytes listen.admin listen.client listen.peer node.advertise_client node.advertise_peer \
             node.name node.zone repair.bytes_per_second repair.interval repair.scrub storage.cache storage.data_dir storage.engine storage.hint_age storage.hint_bytes storage.quota storage.reserve \
             telemetry.log_format telemetry.log_level timeouts.drain timeouts.peer timeouts.request timeouts.request_max";

@@ -7,8 +7,8 @@ use crate::alarms::Alarms;
 use crate::book::Book;
 use crate::config::Config;
 use crate::coordinator::error::RequestError;
+use crate::door::Door;
 use crate::identity::NodeIdentity;
-use crate::limits::InFlight;
 use crate::losses::Losses;
 use crate::node::Node;
 use crate::operations::Operations;
@@ -19,7 +19,7 @@ pub(crate) struct Host {
     pub(crate) identity: NodeIdentity,
     pub(crate) config: Arc<Config>,
     pub(crate) book: Arc<Book>,
-    pub(crate) in_flight: InFlight,
+    pub(crate) door: Door,
     /// Raised from the start on, also before there is a cluster.
     pub(crate) alarms: Arc<Alarms>,
     pub(crate) losses: Arc<Losses>,
@@ -46,12 +46,12 @@ impl Host {
         alarms: Arc<Alarms>,
         losses: Arc<Losses>,
     ) -> Self {
-        let in_flight = InFlight::new(config.limits.in_flight);
+        let door = Door::new(&config.limits);
         Self {
             identity,
             config,
             book,
-            in_flight,
+            door,
             alarms,
             losses,
             node: OnceLock::new(),

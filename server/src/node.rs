@@ -16,9 +16,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::coordinator::Repairs;
 use crate::directory::Directory;
+use crate::door::Door;
 use crate::hints::Hints;
 use crate::identity::{ClusterIdentity, NodeIdentity};
-use crate::limits::InFlight;
 use crate::liveness::{Detector, Liveness};
 use crate::local::LocalReplica;
 use crate::losses::Losses;
@@ -26,6 +26,7 @@ use crate::moves::Registry;
 use crate::operations::Operations;
 use crate::peers::Peers;
 use crate::random::Jitter;
+use crate::retry_budget::RetryBudget;
 use crate::ring_task::RingHandle;
 use crate::throttle::Throttle;
 
@@ -47,7 +48,9 @@ pub(crate) struct Node {
     pub(crate) anti_entropy: AntiEntropy,
     pub(crate) beliefs: Arc<RwLock<Detector>>,
     pub(crate) jitter: Mutex<Jitter>,
-    pub(crate) in_flight: InFlight,
+    pub(crate) door: Door,
+    /// What trying again is paid from.
+    pub(crate) retries: RetryBudget,
     pub(crate) alarms: Arc<Alarms>,
     pub(crate) losses: Arc<Losses>,
     pub(crate) hints: Arc<Hints>,
@@ -105,6 +108,11 @@ impl Node {
         let mut ordered: Vec<NodeId> = nodes.collect();
         ordered.sort_by_key(|node| (*node != self.me(), self.liveness(*node)));
         ordered
+    }
+
+    /// Pays for one more try on behalf of a client. False: this node has tried again too often lately.
+    pub(crate) fn may_try_again(&self) -> bool {
+        self.retries.spend(self.now())
     }
 
     /// A number below `bound`.

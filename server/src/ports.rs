@@ -1,5 +1,7 @@
 //! The gRPC ports: what is served where, and within which bounds.
 
+mod connections;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +16,13 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::util::MapResponseLayer;
-use tracing::error;
+use tracing::{debug, error};
 use triad_proto::peer::v1::peer_service_server::PeerServiceServer;
 use triad_proto::v1::cluster_service_server::ClusterServiceServer;
 use triad_proto::v1::kv_service_server::KvServiceServer;
+
+pub(crate) use connections::Standing;
+use connections::{Connection, Places};
 
 use crate::host::Host;
 use crate::peers::MESSAGE_BYTES;
@@ -31,6 +36,10 @@ use crate::web::Health;
 /// node that is behind give up many at once when their deadlines pass: closing their connections then turns
 /// slowness into failures, and writes into writes in doubt.
 const RESETS: u32 = 4;
+/// Requests, for each that a connection may have open, that a connection may give up so late that more of them
+/// arrives. The transport never forgets them: without a bound of our own, a connection would end with the 1,024th
+/// deadline that passes on it, however long ago the others were.
+const LATE_RESETS: u32 = 256;
 /// Largest request of a client. A value over `limits.value_bytes` but under this gets our own error.
 const REQUEST_BYTES: usize = 8 << 20;
 /// Largest reply: all siblings of a key.
@@ -72,6 +81,7 @@ fn builder(streams: u32, (every, timeout): (Duration, Duration)) -> Server {
         .http2_keepalive_timeout(Some(timeout))
         .http2_max_header_list_size(HEADER_BYTES)
         .http2_max_pending_accept_reset_streams(Some(streams.saturating_mul(RESETS) as usize))
+        .http2_max_local_error_reset_streams(Some(streams.saturating_mul(LATE_RESETS) as usize))
         .max_frame_size(1 << 20)
 }
 
@@ -97,7 +107,7 @@ pub(crate) fn serve_clients(host: &Arc<Host>, listener: TcpListener, tasks: &Tas
             error!(%error, "no reflection: the descriptors do not fit");
         }
     }
-    let incoming = incoming(listener);
+    let incoming = counted(listener, host.config.limits.connections);
     let stopped = stop.clone().cancelled_owned();
     serve("client", stop, router.serve_with_incoming_shutdown(incoming, stopped))
 }
@@ -129,6 +139,24 @@ fn incoming(listener: TcpListener) -> impl Stream<Item = std::io::Result<TcpStre
             tokio::time::sleep(ACCEPT_PAUSE).await;
         }
         accepted
+    })
+}
+
+/// The same, at most so many at once and a few that are told that they are too many.
+fn counted(
+    listener: TcpListener,
+    connections: u32,
+) -> impl Stream<Item = std::io::Result<Connection>> {
+    let places = Places::new(connections);
+    incoming(listener).filter_map(move |accepted| {
+        let seated = accepted.map(|stream| places.seat(stream)).transpose();
+        if seated.is_none() {
+            debug!(
+                limit = connections,
+                "a connection was closed: there are limits.connections and more"
+            );
+        }
+        std::future::ready(seated)
     })
 }
 

@@ -186,6 +186,7 @@ impl Server {
         let client_port = ports::serve_clients(&host, listeners.client, &tasks);
         let peer_port = ports::serve_peers(&host, listeners.peer);
         tasks.spawn(web::serve(listeners.admin, Arc::clone(&host), more(&host), stop.clone()));
+        tasks.spawn(host.door.clone().watch(stop.clone()));
         let parts = Parts {
             host: Arc::clone(&host),
             store: opened.store,
@@ -237,7 +238,7 @@ impl ServerHandle {
         info!(node = %host.identity.name, "shutting down");
         host.drain("the node is shutting down");
         parts.entering.abort();
-        let busy = host.in_flight.idle();
+        let busy = host.door.idle();
         let _idle = tokio::time::timeout(host.config.timeouts.drain, busy).await;
         tokio::time::sleep(FLUSH).await;
         parts.client_port.close().await;

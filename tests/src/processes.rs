@@ -386,6 +386,13 @@ impl Node {
         self.process.as_ref().map(Child::id)
     }
 
+    /// The most memory that its process has had at any time, in kB, if it runs.
+    pub fn peak_memory_kb(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process_id()?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim().trim_end_matches("kB").trim().parse().ok()
+    }
+
     /// Whether its process lives.
     pub fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| matches!(process.try_wait(), Ok(None)))

@@ -24,8 +24,8 @@ use triad_replica::record::Record;
 use triad_replica::store::{Batch, Key, KeyRange};
 use triad_ring::NodeId;
 
-use crate::limits::Deadline;
-use crate::local::Address;
+use crate::deadline::Deadline;
+use crate::local::{Address, Wanted};
 use crate::node::Node;
 use crate::peers::data;
 
@@ -210,11 +210,13 @@ async fn remove(node: &Arc<Node>, due: Due, times: &BTreeMap<NodeId, u64>) {
         .into_iter()
         .filter(|member| *member != node.member())
         .map(|member| {
-            let request = data::merge_request(&address, epoch, epoch, &encoded, deadline);
+            let request = data::in_background(data::merge_request(
+                &address, epoch, epoch, &encoded, deadline,
+            ));
             node.peers.data(member.node, request).within(PATIENCE)
         })
         .collect();
-    let own = node.local.merge(address.clone(), epoch, epoch, cover);
+    let own = node.local.merge(address.clone(), epoch, epoch, cover, Wanted::in_background());
     let (own, _) = tokio::join!(own, futures::future::join_all(others));
     if let Err(refused) = own {
         debug!(%refused, "a due value stays for now");

@@ -17,8 +17,8 @@ use triad_ring::NodeId;
 
 use super::held::Held;
 use crate::alarms::AlarmName;
+use crate::deadline::Deadline;
 use crate::hints::courtesy_key;
-use crate::limits::Deadline;
 use crate::liveness::Liveness;
 use crate::local::WriteError;
 use crate::node::Node;
@@ -199,7 +199,8 @@ async fn deliver(
 ) -> Courtesy {
     let epoch = configuration.epoch;
     let deadline = Deadline::after(PATIENCE);
-    let request = data::merge_request(at, epoch, epoch, &record.encode(), deadline);
+    let request =
+        data::in_background(data::merge_request(at, epoch, epoch, &record.encode(), deadline));
     let reply = node.peers.data(target.node, request).within(PATIENCE).await;
     let MergeAnswer { answer, newest } = data::merge_answer(reply);
     if let Some(newest) = newest {

@@ -18,9 +18,9 @@ use triad_ring::ShardId;
 
 use super::handoff::{AT_ONCE, BATCHES, PATIENCE};
 use crate::coordinator::refresh;
-use crate::limits::Deadline;
+use crate::deadline::Deadline;
 use crate::liveness::Liveness;
-use crate::local::WriteError;
+use crate::local::{Wanted, WriteError};
 use crate::node::Node;
 use crate::peers::data::{self, MergeAnswer};
 
@@ -121,11 +121,17 @@ async fn bring(
     let epoch = configuration.epoch;
     let MergeAnswer { answer, newest } = if member == node.member() {
         let record = held.record.clone();
-        data::own_merge_answer(node.local.merge(due.at.clone(), epoch, held.stamp, record).await)
+        data::own_merge_answer(
+            node.local
+                .merge(due.at.clone(), epoch, held.stamp, record, Wanted::in_background())
+                .await,
+        )
     } else {
         let deadline = Deadline::after(PATIENCE);
         let encoded = held.record.encode();
-        let request = data::merge_request(&due.at, epoch, held.stamp, &encoded, deadline);
+        let request = data::in_background(data::merge_request(
+            &due.at, epoch, held.stamp, &encoded, deadline,
+        ));
         data::merge_answer(node.peers.data(member.node, request).within(PATIENCE).await)
     };
     if let Some(newest) = newest {

@@ -16,7 +16,7 @@ use triad_replica::get::GetAnswer;
 use triad_replica::record::Record;
 
 use crate::alarms::AlarmName;
-use crate::limits::Deadline;
+use crate::deadline::Deadline;
 use crate::local::{Address, Replacement, position};
 use crate::node::Node;
 use crate::peers::data;

@@ -389,7 +389,7 @@ mod tests {
     }
 
     /// Another valid value for each leaf, as somebody would write it into the environment.
-    const OTHER_VALUES: [(&str, &str); 36] = [
+    const OTHER_VALUES: [(&str, &str); 39] = [
         ("cluster.bootstrap", "true"),
         ("cluster.down_after", "4m"),
         ("cluster.name", "other"),
@@ -398,7 +398,10 @@ mod tests {
         ("cluster.seeds", "node1:7421,node2:7421"),
         ("cluster.shards", "2048"),
         ("cluster.virtual_nodes", "16"),
+        ("limits.connections", "10"),
         ("limits.in_flight", "100"),
+        ("limits.in_flight_bytes", "32MiB"),
+        ("limits.queue_wait", "50ms"),
         ("limits.siblings_hard", "20"),
         ("limits.siblings_soft", "5"),
         ("limits.streams", "64"),

@@ -196,6 +196,21 @@ pub struct Limits {
     /// Client requests at work at once in this node: 1 to 1,000,000, default 4,096. One more is refused at once
     /// (`OVERLOADED`).
     pub in_flight: u32,
+    /// How long a request may have to wait inside this node, for the disk or for a processor: 10 ms to 1 min, default
+    /// 500 ms. Requests that would wait longer are refused before anything is done (`OVERLOADED`, with the time after
+    /// which to try again), so that the others are done in time. Shorter keeps latency low when too much comes, and
+    /// refuses bursts that would have been worked off; longer than clients wait, and it protects nobody.
+    #[serde(with = "humantime_serde")]
+    pub queue_wait: Duration,
+    /// Bytes of keys and values in the client requests at work at once in this node: 16 MiB to 1 TiB, default 256 MiB.
+    /// Requests that would be over it are refused at once (`OVERLOADED`). They stay in memory, in several places, until they are
+    /// done: make it an eighth of what the node has.
+    #[serde(with = "size")]
+    pub in_flight_bytes: u64,
+    /// Connections of clients at once: 1 to 1,000,000, default 1,000. Requests on further ones are refused
+    /// (`OVERLOADED`), and beyond 64 of these, connections are closed. Keep it under the process's limit of open
+    /// files.
+    pub connections: u32,
     /// Requests at once on one client connection: 1 to 65,536, default 256.
     pub streams: u32,
 }
@@ -207,6 +222,9 @@ impl Default for Limits {
             siblings_soft: 10,
             siblings_hard: 50,
             in_flight: 4096,
+            in_flight_bytes: 256 * MIB,
+            connections: 1000,
+            queue_wait: Duration::from_millis(500),
             streams: 256,
         }
     }

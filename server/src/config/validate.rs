@@ -131,6 +131,9 @@ fn limits(config: &Config, checks: &mut Checks) {
         "limits.siblings_hard",
     );
     checks.number("limits.in_flight", limits.in_flight.into(), 1, 1_000_000);
+    checks.duration("limits.queue_wait", limits.queue_wait, Duration::from_millis(10), 60 * SECOND);
+    checks.size("limits.in_flight_bytes", limits.in_flight_bytes, 16 << 20, 1 << 40);
+    checks.number("limits.connections", limits.connections.into(), 1, 1_000_000);
     checks.number("limits.streams", limits.streams.into(), 1, 65_536);
 }
 

@@ -112,8 +112,8 @@ pub(crate) enum RequestError {
     #[error("node {node} has not joined a cluster yet: {why}")]
     NotJoined { node: String, why: String },
     /// The node has as much work as it may hold.
-    #[error("node {node} is overloaded ({what}): try again in {retry_after:?}")]
-    Overloaded { node: String, what: &'static str, retry_after: Duration },
+    #[error("node {node} is overloaded, nothing was done: {why}; try again in {retry_after:?}")]
+    Overloaded { node: String, why: String, limit: Option<&'static str>, retry_after: Duration },
     /// A replica is out of space: writes are refused before any effect.
     #[error("no space left for writes: {0}; delete data or give the named nodes more disk")]
     NoSpace(Progress),

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
 use triad_proto::peer::v1 as wire;
 use triad_replica::configuration::Configuration;
 use triad_replica::consistency::{Failure, Level, Operation, ReplicaResult, Requirement};
+use triad_replica::refusal::Refusal;
 use triad_ring::{NodeId, ShardId};
 
 use super::error::{Progress, RequestError};
 use super::locate::{locate, refresh};
 use super::{HOPS_MAX, before_any_answer};
-use crate::limits::Deadline;
+use crate::deadline::Deadline;
+use crate::door::{Place, Shut};
 use crate::node::Node;
 use crate::peers::LinkError;
 use crate::peers::data::forward_request;
@@ -30,7 +31,7 @@ pub(crate) struct Forwardable {
     /// Names the request in the logs of all nodes that it meets.
     pub(crate) trace: String,
     /// Its place among the node's requests in flight; kept as long as anybody works on it.
-    pub(crate) _place: Option<Arc<OwnedSemaphorePermit>>,
+    pub(crate) _place: Option<Arc<Place>>,
 }
 
 impl Forwardable {
@@ -69,7 +70,7 @@ pub(crate) async fn forward(
         if let Some(reply) = passed.await? {
             return Ok(Some(reply));
         }
-        if deadline.left() < Duration::from_millis(20) {
+        if deadline.left() < Duration::from_millis(20) || !node.may_try_again() {
             let repeatable = original.is_repeatable();
             return Err(nobody_answers(node, &configuration, level, repeatable, deadline));
         }
@@ -79,8 +80,8 @@ pub(crate) async fn forward(
     }
 }
 
-/// Passes a request on to these nodes, one after the other. None when all of them certainly did
-/// nothing.
+/// Passes a request on to these nodes, one after the other, as long as this node may try again. None
+/// when all of them certainly did nothing; an error when one of them could not for too much work.
 pub(super) async fn pass_on(
     node: &Arc<Node>,
     configuration: &Configuration,
@@ -89,7 +90,11 @@ pub(super) async fn pass_on(
     nodes: Vec<NodeId>,
     deadline: Deadline,
 ) -> Result<Option<Reply>, RequestError> {
-    for member in nodes {
+    let mut busy = None;
+    for (tried, member) in nodes.into_iter().enumerate() {
+        if tried > 0 && !node.may_try_again() {
+            break;
+        }
         let request = forward_request(configuration.shard, original, deadline);
         // A Get that hangs at one member goes on to another.
         let left = deadline.left();
@@ -97,7 +102,8 @@ pub(super) async fn pass_on(
             if original.is_repeatable() { node.config.timeouts.peer.min(left) } else { left };
         match node.peers.data(member, request).within(patience).await.map(understand) {
             Ok(Understood::Done(result)) => return result.map(Some),
-            Ok(Understood::NotDone) | Err(LinkError::NotSent(_) | LinkError::Full) => {}
+            Ok(Understood::Busy) | Err(LinkError::Full) => busy = Some(member),
+            Ok(Understood::NotDone) | Err(LinkError::NotSent(_)) => {}
             Ok(Understood::Nonsense) | Err(LinkError::Lost) if original.is_repeatable() => {}
             Ok(Understood::Nonsense) | Err(LinkError::Lost) => {
                 let asked = Asked { configuration, level, member };
@@ -105,7 +111,10 @@ pub(super) async fn pass_on(
             }
         }
     }
-    Ok(None)
+    match busy {
+        Some(member) => Err(member_overloaded(node, member)),
+        None => Ok(None),
+    }
 }
 
 /// The members to ask, old ones first: newcomers of a joint epoch can neither read nor mint.
@@ -131,6 +140,8 @@ enum Understood {
     Done(Result<Reply, RequestError>),
     /// It was refused: nothing happened.
     NotDone,
+    /// The same, for too much work.
+    Busy,
     /// It makes no sense.
     Nonsense,
 }
@@ -145,7 +156,10 @@ fn understand(reply: wire::DataReply) -> Understood {
         Some(Wire::Status(status)) => {
             Understood::Done(Err(RequestError::Forwarded(from_wire(&status))))
         }
-        Some(Wire::Refusal(_)) => Understood::NotDone,
+        Some(Wire::Refusal(refusal)) => match Refusal::try_from(refusal) {
+            Ok(Refusal::Overloaded) => Understood::Busy,
+            _ => Understood::NotDone,
+        },
         _ => Understood::Nonsense,
     }
 }
@@ -222,11 +236,40 @@ fn nobody_answers(
     }
 }
 
-/// The node sheds load.
-pub(crate) fn overloaded(node: &Node, what: &'static str) -> RequestError {
+/// The node sheds load. The clients that are told so do not come back all at once.
+pub(crate) fn overloaded(node: &Node, shut: Shut) -> RequestError {
+    let Shut { why, limit } = shut;
+    let limit = Some(limit);
+    node.door.count_refused(&why);
+    let least = node.door.retry_after(node.local.expected_wait());
+    let more = node.random_below(u64::try_from(least.as_micros()).unwrap_or(u64::MAX));
+    let retry_after = least + Duration::from_micros(more);
+    RequestError::Overloaded { node: node.identity.name.to_string(), why, limit, retry_after }
+}
+
+/// The same, for a member that was asked in vain.
+fn member_overloaded(node: &Node, member: NodeId) -> RequestError {
+    let retry_after = node.spread(2 * node.door.retry_after(Duration::ZERO));
+    let why = "no member of the shard could take the request".to_owned();
+    RequestError::Overloaded { node: node.book.name(member), why, limit: None, retry_after }
+}
+
+/// The same, for a write that the commit queue has refused.
+pub(crate) fn queue_overloaded(node: &Node) -> RequestError {
+    let (wait, longest) = (node.local.expected_wait(), node.config.limits.queue_wait);
+    let why = format!(
+        "a write would wait {wait:?} for its turn to be committed, past its deadline or limits.queue_wait = {longest:?}"
+    );
+    overloaded(node, Shut { why, limit: "limits.queue_wait" })
+}
+
+/// This node has tried again on behalf of others for so many requests that this one has to come back.
+pub(super) fn tried_too_often(node: &Node) -> RequestError {
     RequestError::Overloaded {
         node: node.identity.name.to_string(),
-        what,
-        retry_after: Duration::from_millis(100),
+        why: "too many requests had to be tried again, and this one would have to be, too"
+            .to_owned(),
+        limit: None,
+        retry_after: node.spread(2 * node.door.retry_after(Duration::ZERO)),
     }
 }

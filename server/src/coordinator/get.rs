@@ -14,12 +14,12 @@ use triad_replica::refusal::Refusal;
 use triad_replica::shard::Access;
 
 use super::error::{Progress, RequestError};
-use super::forward::{Forwardable, forward};
+use super::forward::{Forwardable, forward, tried_too_often};
 use super::locate::{locate, refresh};
 use super::put::{catch_up, store_failed};
 use super::repair::{self, Finding};
 use super::{Attempt, Completed, Found, Outcome, Pauses, Read, refuse_hopeless};
-use crate::limits::Deadline;
+use crate::deadline::Deadline;
 use crate::local::WriteError;
 use crate::node::Node;
 use crate::peers::data;
@@ -50,6 +50,9 @@ pub(crate) async fn get(
             .map_err(RequestError::ReadQuorumNotMet)?;
         if let Some(found) = attempt(node, &read, &configuration, deadline).await? {
             return Ok(Completed::Here(Box::new(found)));
+        }
+        if !node.may_try_again() {
+            return Err(tried_too_often(node));
         }
         pauses.pause(node, deadline).await;
         let known = node.directory.get(shard);

@@ -8,7 +8,7 @@ use triad_replica::configuration::Configuration;
 use triad_ring::{NodeId, Route, ShardId};
 
 use super::error::RequestError;
-use crate::limits::Deadline;
+use crate::deadline::Deadline;
 use crate::node::Node;
 
 /// How many nodes of the directory are asked.

@@ -17,7 +17,7 @@ use triad_replica::configuration::Configuration;
 use triad_replica::member::Member;
 use triad_replica::put::PutAnswer;
 
-use crate::limits::Deadline;
+use crate::deadline::Deadline;
 use crate::node::Node;
 
 /// One member's answer: what the tally counts, and a newer configuration if it told one.

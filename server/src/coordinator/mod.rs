@@ -29,9 +29,9 @@ use triad_replica::member::Member;
 use triad_replica::record::{Change, Record};
 use triad_ring::{NodeId, ShardId};
 
-use crate::limits::Deadline;
+use crate::deadline::Deadline;
 use crate::liveness::Liveness;
-use crate::local::Address;
+use crate::local::{Address, Wanted};
 use crate::node::Node;
 use crate::peers::data;
 
@@ -57,6 +57,8 @@ pub(crate) struct Write {
     pub(crate) level: Level,
     /// The request id, if it came with one.
     pub(crate) request: Option<Asked>,
+    /// Until when it is worth beginning.
+    pub(crate) wanted: Wanted,
 }
 
 /// A Get.

@@ -13,7 +13,7 @@ use triad_replica::shard::Access;
 use triad_replica::store::StoreError;
 
 use super::error::{Progress, RequestError};
-use super::forward::{Forwardable, forward, overloaded};
+use super::forward::{Forwardable, forward, queue_overloaded};
 use super::locate::{locate, refresh};
 use super::missed::{self, Answers};
 use super::repeat::{self, Look};
@@ -22,10 +22,10 @@ use super::sloppy::is_sloppy;
 use super::{
     Attempt, Completed, HOPS_MAX, Outcome, Parcel, Pauses, Write, Written, refuse_hopeless,
 };
+use crate::deadline::Deadline;
 use crate::failpoint::{Point, hit};
-use crate::limits::Deadline;
 use crate::liveness::Liveness;
-use crate::local::{Minted, Remembered, WriteError};
+use crate::local::{Minted, Remembered, Wanted, WriteError};
 use crate::node::Node;
 use crate::peers::data::{self, MergeAnswer};
 
@@ -192,9 +192,12 @@ pub(super) async fn mint(
                 .map_err(RequestError::QuorumNotMet)?;
         }
         let request = write.request.map(|asked| Remembered { request: asked.request, again });
-        let (at, change) = (write.at.clone(), write.change.clone());
+        // The second attempt ends what is stored already.
+        let begun = matches!(basis, Basis::OverwriteAgain { .. });
+        let wanted = if begun { Wanted::begun(deadline) } else { write.wanted.clone() };
+        let (at, change, basis) = (write.at.clone(), write.change.clone(), basis.clone());
         let minted =
-            node.local.update(at, configuration.epoch, change, basis.clone(), request).await;
+            node.local.update(at, configuration.epoch, change, basis, request, wanted).await;
         match minted {
             Ok(minted) => return Ok(Mint::Here(configuration, minted)),
             Err(WriteError::Known(known)) => return Ok(Mint::Known(known)),
@@ -253,7 +256,11 @@ fn mend(
         | Refusal::Learner
         | Refusal::NotMerged
         | Refusal::Collected => Ok(()),
-        Refusal::Overloaded => Err(overloaded(node, "its commit queue is full")),
+        Refusal::Overloaded if deadline.passed() => {
+            let (shard, waited) = (write.at.shard, deadline.waited());
+            Err(RequestError::Late { shard, waited })
+        }
+        Refusal::Overloaded => Err(queue_overloaded(node)),
         Refusal::SiblingLimit { siblings, limit } => {
             Err(RequestError::SiblingLimit { size: *siblings, limit: *limit })
         }
@@ -352,6 +359,10 @@ pub(super) async fn replicate(
                 let waited = deadline.waited();
                 return Err(RequestError::WriteInDoubtAtDeadline { progress, waited });
             }
+            Counted::Stale if !node.may_try_again() => {
+                let progress = nothing_heard(node, write, &configuration, deadline);
+                return Err(RequestError::WriteInDoubt(progress));
+            }
             Counted::Stale => {
                 pauses.pause(node, deadline).await;
                 let known = node.directory.get(configuration.shard);
@@ -397,10 +408,11 @@ pub(super) fn send(
         } else {
             let (node, at) = (Arc::clone(node), write.at.clone());
             let (epoch, stamp) = (configuration.epoch, parcel.stamp);
-            let record = parcel.record.clone();
+            let (record, wanted) = (parcel.record.clone(), Wanted::begun(deadline));
             answers.push(Box::pin(async move {
-                let MergeAnswer { answer, newest } =
-                    data::own_merge_answer(node.local.merge(at, epoch, stamp, record).await);
+                let MergeAnswer { answer, newest } = data::own_merge_answer(
+                    node.local.merge(at, epoch, stamp, record, wanted).await,
+                );
                 (member, answer, newest)
             }));
         }

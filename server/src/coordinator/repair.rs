@@ -23,8 +23,8 @@ use triad_replica::put::PutAnswer;
 
 use super::get::Answers;
 use super::heard_of;
-use crate::limits::Deadline;
-use crate::local::Address;
+use crate::deadline::Deadline;
+use crate::local::{Address, Wanted};
 use crate::node::Node;
 use crate::peers::data::{self, MergeAnswer};
 
@@ -105,12 +105,16 @@ pub(super) async fn mend(node: &Arc<Node>, finding: &Finding, deadline: Deadline
         if member == node.member() {
             merges.push(Box::pin(async move {
                 let (epoch, record) = (configuration.epoch, tally.merged().clone());
-                let merged = node.local.merge(at.clone(), epoch, epoch, record).await;
+                let merged = node
+                    .local
+                    .merge(at.clone(), epoch, epoch, record, Wanted::in_background())
+                    .await;
                 (member, data::own_merge_answer(merged))
             }));
         } else {
             let epoch = configuration.epoch;
-            let request = data::merge_request(at, epoch, epoch, &encoded, deadline);
+            let request =
+                data::in_background(data::merge_request(at, epoch, epoch, &encoded, deadline));
             let answer = node.peers.data(member.node, request);
             merges.push(Box::pin(async move { (member, data::merge_answer(answer.wait().await)) }));
         }

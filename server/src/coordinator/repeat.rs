@@ -21,11 +21,12 @@ use triad_replica::record::{Event, Known, Record, Request, Updated};
 use triad_replica::refusal::Refusal;
 
 use super::error::{Progress, RequestError};
+use super::forward::tried_too_often;
 use super::locate::{locate, refresh};
 use super::put::{catch_up, may_mint_soon, replicate, store_failed};
 use super::{Attempt, Pauses, Write, Written, refuse_hopeless};
-use crate::limits::Deadline;
-use crate::local::WriteError;
+use crate::deadline::Deadline;
+use crate::local::{Wanted, WriteError};
 use crate::node::Node;
 use crate::peers::data;
 
@@ -73,6 +74,9 @@ pub(super) async fn look(
             .map_err(RequestError::QuorumNotMet)?;
         if let Some(seen) = ask(node, write, request, &configuration, deadline).await? {
             return judge(node, write, request, configuration, seen, deadline).await;
+        }
+        if !node.may_try_again() {
+            return Err(tried_too_often(node));
         }
         pauses.pause(node, deadline).await;
         let known = node.directory.get(shard);
@@ -124,8 +128,8 @@ async fn judge(
     // What is deleted or replaced was seen by somebody; it is not done again.
     let undone = event.stands || event.dots.is_empty();
     if write.context.is_none() && undone && !may_be_done {
-        let epoch = configuration.epoch;
-        return match node.local.merge(write.at.clone(), epoch, epoch, merged).await {
+        let (epoch, wanted) = (configuration.epoch, Wanted::begun(deadline));
+        return match node.local.merge(write.at.clone(), epoch, epoch, merged, wanted).await {
             Ok(_) => Ok(Look::Unfinished),
             Err(WriteError::Store(error)) => Err(store_failed(node, &error, true)),
             Err(_) => Err(RequestError::WriteInDoubt(before_writing(write, &configuration))),

@@ -2,11 +2,10 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
 use tracing::error;
-use triad_replica::commit_queue::{CommitLimits, CommitQueue};
 use triad_replica::gc::VouchReply;
 use triad_replica::hash_tree::HashTree;
 use triad_replica::message::{ShardReply, Standing};
@@ -22,113 +21,16 @@ use super::garbage::{GarbageChange, GarbageCounts};
 use super::group::{Finished, Group};
 use super::hints::{HintGroup, HintOutcome};
 use super::operation::{Merged, Minted, Operation, WriteError};
+use super::queue::Queue;
 use super::shards::Shards;
 use super::sweep::sweep;
 use super::trees::{Begin, SliceLimit, Trees, lock, scan};
 use crate::failpoint::{Point, hit_blocking};
 use crate::hints::Hints;
 
-/// Room that only decisions and milestones may use: a flood of writes must not keep a shard
-/// from leaving the epoch in which it cannot serve them.
-const RESERVE: CommitLimits =
-    CommitLimits { group_ops: 0, group_bytes: 0, queue_ops: 4_096, queue_bytes: 4 << 20 };
-
 /// A shard that is no larger gets its tree at once, when it is first asked for; a larger one's is built
 /// beside the committer.
 const SMALL: SliceLimit = SliceLimit { rows: 64, bytes: 64 << 10 };
-
-/// The queue between everybody and the committer.
-pub(super) struct Queue {
-    state: Mutex<State>,
-    wake: Condvar,
-}
-
-struct State {
-    waiting: CommitQueue<Operation>,
-    closed: bool,
-}
-
-impl Default for Queue {
-    fn default() -> Self {
-        let data = CommitLimits::default();
-        let limits = CommitLimits {
-            queue_ops: data.queue_ops + RESERVE.queue_ops,
-            queue_bytes: data.queue_bytes + RESERVE.queue_bytes,
-            ..data
-        };
-        let state = State { waiting: CommitQueue::new(limits), closed: false };
-        Self { state: Mutex::new(state), wake: Condvar::new() }
-    }
-}
-
-impl Queue {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Queues an operation; one without room is answered "overloaded" at once.
-    pub(super) fn push(&self, operation: Operation) {
-        let bytes = operation.bytes();
-        let mut state = self.lock();
-        if state.closed {
-            drop(state);
-            let why = "the node is shutting down".to_owned();
-            return operation.fail(&WriteError::Store(StoreError::Poisoned { why }));
-        }
-        let data = CommitLimits::default();
-        let crowded = state.waiting.len() >= data.queue_ops
-            || (state.waiting.bytes() + bytes > data.queue_bytes && !state.waiting.is_empty());
-        if crowded && !operation.is_control() {
-            drop(state);
-            return operation.overloaded();
-        }
-        let refused = state.waiting.push(operation, bytes).err();
-        drop(state);
-        match refused {
-            Some(full) => full.op.overloaded(),
-            None => self.wake.notify_one(),
-        }
-    }
-
-    /// Lets nothing more in.
-    pub(super) fn close(&self) {
-        self.lock().closed = true;
-        self.wake.notify_one();
-    }
-
-    /// The next group; none once the queue is closed and drained. Waits for one if there is
-    /// nothing else to do, and otherwise may return an empty one.
-    fn next_group(&self, wait: bool) -> Option<Vec<Operation>> {
-        let mut state = self.lock();
-        loop {
-            let group = state.waiting.take_group();
-            if !group.is_empty() {
-                return Some(group);
-            }
-            if state.closed {
-                return None;
-            }
-            if !wait {
-                return Some(group);
-            }
-            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// Lets nothing more in, and answers all that waits with the failure.
-    pub(super) fn fail_all(&self, failure: &StoreError) {
-        self.close();
-        self.synced();
-        while let Some(group) = self.next_group(true) {
-            group.into_iter().for_each(|op| op.fail(&WriteError::Store(failure.clone())));
-            self.synced();
-        }
-    }
-
-    fn synced(&self) {
-        self.lock().waiting.synced();
-    }
-}
 
 /// What became of one operation of a group.
 enum Outcome {

@@ -17,6 +17,7 @@ use triad_replica::store::{Batch, Key, Store, StoreError};
 use triad_ring::ShardId;
 
 use super::operation::{Address, Merged, WriteError};
+use super::wanted::Wanted;
 use crate::hints::Hints;
 
 /// How an operation about hints answers.
@@ -48,6 +49,7 @@ pub(crate) struct HeldMint {
     /// A random actor, for a record that this process has not minted for yet.
     pub(crate) fresh: ActorId,
     pub(crate) now_ms: u64,
+    pub(crate) wanted: Wanted,
 }
 
 /// A record as its holder minted it; durable.
@@ -79,6 +81,16 @@ impl HintOperation {
                 Change::Delete => mint.at.key.len(),
             },
             Self::Release { .. } | Self::Promise { .. } => 0,
+        }
+    }
+
+    /// Until when it is worth doing, and how it ranks among others. Notes of who lacks what count for
+    /// nothing; what is held for members counts like a member's part of the write.
+    pub(super) fn wanted(&self) -> Wanted {
+        match self {
+            Self::Rows { .. } => Wanted::in_background(),
+            Self::Mint { mint, .. } => mint.wanted.clone(),
+            Self::Hold { .. } | Self::Release { .. } | Self::Promise { .. } => Wanted::always(),
         }
     }
 

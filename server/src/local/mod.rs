@@ -15,16 +15,19 @@ mod hints;
 mod list;
 mod mend;
 mod operation;
+mod queue;
 mod scrub;
 mod shards;
 mod sweep;
 mod trees;
+mod wanted;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -42,7 +45,7 @@ use triad_ring::{ShardCount, ShardId};
 pub(crate) use build::Pace;
 #[cfg(test)]
 use build::TreeCheck;
-use committer::{Committer, Queue, Shared};
+use committer::{Committer, Shared};
 use damage::Damage;
 pub(crate) use damage::position;
 pub(crate) use garbage::GarbageCounts;
@@ -51,8 +54,10 @@ use hints::{HeldMinted, HintOperation};
 pub(crate) use mend::Replacement;
 use operation::Operation;
 pub(crate) use operation::{Address, Adoption, Merged, Milestone, Minted, Remembered, WriteError};
+use queue::Queue;
 use shards::Shards;
 use trees::Trees;
+pub(crate) use wanted::{Caller, Wanted};
 
 use crate::hints::Hints;
 
@@ -76,17 +81,19 @@ pub(crate) struct LocalReplica {
 }
 
 impl LocalReplica {
-    /// Starts the committer over a store and the shards loaded from it.
+    /// Starts the committer over a store and the shards loaded from it. New writes are refused once
+    /// they would wait for longer than `queue_wait`.
     pub(crate) fn start(
         store: Arc<dyn Store>,
         replicas: Vec<ShardReplica>,
         shard_count: ShardCount,
         limits: Limits,
         hints: Arc<Hints>,
+        queue_wait: Duration,
         on_failure: OnFailure,
     ) -> std::io::Result<Self> {
         let shards = Arc::new(Shards::new(replicas));
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(Queue::new(queue_wait));
         let commits = Arc::new(AtomicU64::new(0));
         let garbage = Arc::new(GarbageCounts::new(shard_count));
         let trees = Arc::new(Mutex::new(Trees::default()));
@@ -130,8 +137,10 @@ impl LocalReplica {
         change: Change,
         basis: Basis,
         request: Option<Remembered>,
+        wanted: Wanted,
     ) -> Result<Minted, WriteError> {
-        self.ask(|minted| Operation::Update { at, epoch, change, basis, request, minted }).await
+        self.ask(|minted| Operation::Update { at, epoch, change, basis, request, wanted, minted })
+            .await
     }
 
     /// Merges a coordinator's record, made in the epoch `stamp`; durable when this returns.
@@ -141,8 +150,9 @@ impl LocalReplica {
         epoch: Epoch,
         stamp: Epoch,
         record: Record,
+        wanted: Wanted,
     ) -> Result<Merged, WriteError> {
-        self.ask(|merged| Operation::Merge { at, epoch, stamp, record, merged }).await
+        self.ask(|merged| Operation::Merge { at, epoch, stamp, record, wanted, merged }).await
     }
 
     /// Merges records copied in bulk; durable when this returns.
@@ -289,6 +299,11 @@ impl LocalReplica {
     /// Nothing is taken or acknowledged any more: the store cannot be trusted.
     pub(crate) fn condemn(&self, why: &str) {
         self.queue.fail_all(&StoreError::Poisoned { why: why.to_owned() });
+    }
+
+    /// How long a write that came now would wait for its turn to be committed.
+    pub(crate) fn expected_wait(&self) -> Duration {
+        self.queue.expected_wait()
     }
 
     /// Commits what waits, then ends the committer. Later operations are refused.

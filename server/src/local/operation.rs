@@ -15,6 +15,7 @@ use triad_ring::ShardId;
 
 use super::hints::HintOperation;
 use super::mend::Replacement;
+use super::wanted::Wanted;
 
 /// Why a write was not done here.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -76,6 +77,7 @@ pub(crate) enum Operation {
         change: Change,
         basis: Basis,
         request: Option<Remembered>,
+        wanted: Wanted,
         minted: oneshot::Sender<Result<Minted, WriteError>>,
     },
     /// A record from a coordinator.
@@ -85,6 +87,7 @@ pub(crate) enum Operation {
         /// The epoch in which the record was made: this one, or an earlier one.
         stamp: Epoch,
         record: Record,
+        wanted: Wanted,
         merged: oneshot::Sender<Result<Merged, WriteError>>,
     },
     /// Records from another store, copied by this one or pushed by a retired member.
@@ -161,6 +164,21 @@ impl Operation {
             self,
             Self::Shard { .. } | Self::Milestone { .. } | Self::Tree { .. } | Self::Meta { .. }
         )
+    }
+
+    /// Until when it is worth doing, and how it ranks among others.
+    pub(super) fn wanted(&self) -> Wanted {
+        match self {
+            Self::Update { wanted, .. } | Self::Merge { wanted, .. } => wanted.clone(),
+            Self::Hint(hint) => hint.wanted(),
+            Self::Mend { .. } => Wanted::in_background(),
+            Self::Adopt { .. }
+            | Self::Shard { .. }
+            | Self::Vouch { .. }
+            | Self::Milestone { .. }
+            | Self::Tree { .. }
+            | Self::Meta { .. } => Wanted::always(),
+        }
     }
 
     /// Answers an operation that found no room in the queue.

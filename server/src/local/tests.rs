@@ -16,7 +16,7 @@ use triad_replica::store::memory::Fault;
 use triad_replica::store::{Batch, Key, MemoryStore, Store, StoreError};
 use triad_ring::{NodeId, RingId, ShardCount, ShardId};
 
-use super::{Address, LocalReplica, Minted, WriteError};
+use super::{Address, LocalReplica, Minted, Wanted, WriteError};
 use crate::config::Config;
 use crate::hints::Hints;
 
@@ -26,6 +26,8 @@ mod hints;
 const ME: Member =
     Member { node: NodeId::from_bytes([1; 16]), store: StoreId::from_bytes([2; 16]) };
 const NONCE: StartNonce = StartNonce([3; 16]);
+/// How long a new write may have to wait.
+const LONGEST: Duration = Duration::from_secs(1);
 
 struct Fixture {
     local: LocalReplica,
@@ -49,6 +51,7 @@ fn fixture() -> Fixture {
         one_shard(),
         Limits::default(),
         hints(&*store, &Config::default()),
+        LONGEST,
         on_failure,
     );
     Fixture { local: local.expect("a thread"), store, failures }
@@ -68,7 +71,9 @@ fn value(bytes: &[u8]) -> Change {
 }
 
 async fn put(local: &LocalReplica, key: &'static str, bytes: &[u8]) -> Result<Minted, WriteError> {
-    local.update(at(key), Epoch::FIRST, value(bytes), Basis::Overwrite, None).await
+    local
+        .update(at(key), Epoch::FIRST, value(bytes), Basis::Overwrite, None, Wanted::always())
+        .await
 }
 
 async fn put_durably(local: &LocalReplica, key: &'static str, bytes: &[u8]) {
@@ -126,7 +131,9 @@ async fn a_full_store_refuses_writes_before_any_effect_and_takes_deletes() {
     let refused = put(&local, "b", &[0; 1_000]).await;
     assert!(matches!(refused, Err(WriteError::Refused(Refusal::NoSpace))), "{refused:?}");
     assert!(local.read(&at("b"), Epoch::FIRST).expect("served").is_absent());
-    let deleted = local.update(at("a"), Epoch::FIRST, Change::Delete, Basis::Overwrite, None).await;
+    let deleted = local
+        .update(at("a"), Epoch::FIRST, Change::Delete, Basis::Overwrite, None, Wanted::always())
+        .await;
     deleted.expect("minted").durable.await.expect("an answer").expect("durable");
     assert!(local.read(&at("a"), Epoch::FIRST).expect("served").is_tombstone());
 }
@@ -170,6 +177,7 @@ async fn what_is_written_after_a_purge_in_the_same_group_stays() {
         one_shard(),
         Limits::default(),
         hints(&*store, &Config::default()),
+        LONGEST,
         Box::new(|failure| panic!("the store is good: {failure}")),
     )
     .expect("a thread");
@@ -215,7 +223,7 @@ async fn what_is_written_after_a_purge_in_the_same_group_stays() {
     let (purged, learned, merged) = tokio::join!(
         local.milestone(ShardId::new(0), super::Milestone::Purge(base.epoch)),
         local.shard(learn, Vec::new()),
-        local.merge(at("a"), joint.epoch, joint.epoch, written),
+        local.merge(at("a"), joint.epoch, joint.epoch, written, Wanted::always()),
     );
     assert!(purged.expect("durable"), "the copy was purged");
     learned.expect("durable");
@@ -263,7 +271,7 @@ async fn a_large_tree_is_built_beside_the_writes_of_its_shard_and_is_exact() {
     let write = |key: usize| {
         let key = Bytes::from(format!("key {}", key * 37 % 6_000));
         let at = Address { shard: SHARD, bucket: "default".to_owned(), key };
-        local.update(at, Epoch::FIRST, value(b"new"), Basis::Overwrite, None)
+        local.update(at, Epoch::FIRST, value(b"new"), Basis::Overwrite, None, Wanted::always())
     };
     let writes = async {
         for key in 0..400 {
@@ -330,6 +338,7 @@ fn start(store: &Arc<MemoryStore>, replica: ShardReplica) -> LocalReplica {
         one_shard(),
         Limits::default(),
         hints(&**store, &Config::default()),
+        LONGEST,
         Box::new(drop), // a crash of the store ends its committer
     )
     .expect("a thread")
@@ -403,14 +412,15 @@ async fn a_crash_while_a_shard_is_deleted_leaves_it_forgotten_and_the_next_start
         };
         replica.on_learn(stable.clone());
         let local = start(&after, replica);
-        if let Err(refused) =
-            local.merge(at("key 7"), stable.epoch, stable.epoch, record(b"new")).await
+        if let Err(refused) = local
+            .merge(at("key 7"), stable.epoch, stable.epoch, record(b"new"), Wanted::always())
+            .await
         {
             assert!(matches!(refused, WriteError::Refused(Refusal::Overloaded)), "{refused:?}");
         }
         swept(&local).await;
         local
-            .merge(at("key 7"), stable.epoch, stable.epoch, record(b"newer"))
+            .merge(at("key 7"), stable.epoch, stable.epoch, record(b"newer"), Wanted::always())
             .await
             .expect("served again");
         assert!(count(&after) <= 2, "only what was written since");

@@ -242,7 +242,7 @@ async fn go(node: &Arc<Node>, host: &Host, how: &str) {
         cluster.name, cluster.id
     ));
     // What it has passed on to members is answered first: its links end with it.
-    let _ = tokio::time::timeout(node.config.timeouts.drain, node.in_flight.idle()).await;
+    let _ = tokio::time::timeout(node.config.timeouts.drain, node.door.idle()).await;
     info!(%operation, "out of the cluster");
     node.stop.cancel();
 }

@@ -14,7 +14,7 @@ use triad_ring::ShardId;
 
 use super::LinkError;
 use crate::coordinator::Forwardable;
-use crate::limits::Deadline;
+use crate::deadline::Deadline;
 use crate::local::{Address, Merged, WriteError};
 
 /// What a forwarded request leaves of its deadline for the way back, in milliseconds.
@@ -49,8 +49,17 @@ pub(crate) fn merge_request(
         key: at.key.clone(),
         record: record.clone(),
         stamp: (stamp != epoch).then(|| stamp.into()),
+        background: false,
     };
     request(at, epoch, deadline, wire::data_request::Request::Merge(merge))
+}
+
+/// The same, to be done if the replica has time: a repair, a hint, nothing that a client waits for.
+pub(crate) fn in_background(mut request: wire::DataRequest) -> wire::DataRequest {
+    if let Some(wire::data_request::Request::Merge(merge)) = &mut request.request {
+        merge.background = true;
+    }
+    request
 }
 
 /// Asks a replica for its record, or whether it has the one with this digest.

@@ -6,7 +6,8 @@
 //! until a new dial succeeds; what was already on the wire fails with [`LinkError::Lost`].
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -21,6 +22,8 @@ use super::lanes::Route;
 
 /// Requests that may wait for the stream.
 const QUEUE: usize = 4_096;
+/// Bytes that may wait for the stream; a single larger request waits alone.
+const QUEUE_BYTES: usize = 64 << 20;
 /// Requests in one message.
 const BATCH_ITEMS: usize = 256;
 /// Bytes in one message, unless a single request is larger.
@@ -74,17 +77,41 @@ pub(crate) trait Lane: Send + Sync + 'static {
 
 struct Item<L: Lane> {
     request: L::Request,
+    /// Its room among what waits, until it is sent or given up.
+    _room: Room,
     reply: oneshot::Sender<Result<L::Reply, LinkError>>,
 }
 
 /// The sending end of one lane.
 pub(crate) struct Link<L: Lane> {
     queue: mpsc::Sender<Item<L>>,
+    waiting_bytes: Arc<AtomicUsize>,
 }
 
 impl<L: Lane> Clone for Link<L> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone() }
+        Self { queue: self.queue.clone(), waiting_bytes: Arc::clone(&self.waiting_bytes) }
+    }
+}
+
+/// So many bytes of what may wait.
+struct Room {
+    bytes: usize,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Room {
+    /// None when there is none left.
+    fn take(waiting: &Arc<AtomicUsize>, bytes: usize) -> Option<Self> {
+        let before = waiting.fetch_add(bytes, Ordering::Relaxed);
+        let room = Self { bytes, waiting: Arc::clone(waiting) };
+        (before == 0 || before.saturating_add(bytes) <= QUEUE_BYTES).then_some(room)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -99,7 +126,7 @@ impl<L: Lane> Link<L> {
                 () = worker.run() => {}
             }
         };
-        (Self { queue }, task)
+        (Self { queue, waiting_bytes: Arc::default() }, task)
     }
 
     /// Queues a request. The answer comes through the receiver; dropping the receiver
@@ -109,16 +136,18 @@ impl<L: Lane> Link<L> {
         request: L::Request,
     ) -> oneshot::Receiver<Result<L::Reply, LinkError>> {
         let (reply, answer) = oneshot::channel();
-        if let Err(refused) = self.queue.try_send(Item { request, reply }) {
-            let error = match refused {
-                mpsc::error::TrySendError::Full(_) => LinkError::Full,
-                mpsc::error::TrySendError::Closed(_) => {
-                    LinkError::NotSent("shutting down".to_owned())
+        let Some(room) = Room::take(&self.waiting_bytes, L::size(&request)) else {
+            let _ = reply.send(Err(LinkError::Full));
+            return answer;
+        };
+        if let Err(refused) = self.queue.try_send(Item { request, _room: room, reply }) {
+            let (item, error) = match refused {
+                mpsc::error::TrySendError::Full(item) => (item, LinkError::Full),
+                mpsc::error::TrySendError::Closed(item) => {
+                    (item, LinkError::NotSent("shutting down".to_owned()))
                 }
             };
-            let (reply, answer) = oneshot::channel();
-            let _ = reply.send(Err(error));
-            return answer;
+            let _ = item.reply.send(Err(error));
         }
         answer
     }
@@ -264,5 +293,23 @@ async fn send_batches<L: Lane>(
         if waiting.recv_many(&mut queued, BATCH_ITEMS).await == 0 {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_wait_are_bounded_and_a_large_request_waits_alone() {
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let half = Room::take(&waiting, QUEUE_BYTES / 2).expect("it is empty");
+        let rest = Room::take(&waiting, QUEUE_BYTES / 2).expect("it fits");
+        assert!(Room::take(&waiting, 1).is_none());
+        drop(half);
+        assert!(Room::take(&waiting, 2 * QUEUE_BYTES).is_none());
+        drop(rest);
+        assert!(Room::take(&waiting, 2 * QUEUE_BYTES).is_some());
+        assert_eq!(waiting.load(Ordering::Relaxed), 0);
     }
 }

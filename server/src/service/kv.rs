@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message as _;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 use tracing::{Instrument, debug, info_span};
 use triad_proto::convert::{self, BadField, BucketMode, Limits, RecordKey};
 use triad_proto::peer::v1::forward::Request as Forwarded;
@@ -19,10 +20,12 @@ use triad_ring::{RingId, ShardId};
 use super::outcome;
 use crate::coordinator::error::RequestError;
 use crate::coordinator::{self, Asked, Completed, Forwardable, Found, Reply, Write, Written};
+use crate::deadline::Deadline;
+use crate::door::{self, Door, Place, Shut};
 use crate::host::Host;
-use crate::limits::Deadline;
-use crate::local::Address;
+use crate::local::{Address, Caller};
 use crate::node::Node;
+use crate::ports::Standing;
 
 /// How long after its deadline a request is broken off.
 const OVERDUE: Duration = Duration::from_millis(20);
@@ -38,7 +41,12 @@ impl Keys {
     }
 
     /// Admits a client's request, runs it, and bounds it by its deadline.
-    async fn serve(&self, metadata: &MetadataMap, request: Forwarded) -> Result<Reply, Status> {
+    async fn serve(
+        &self,
+        metadata: &MetadataMap,
+        extensions: &Extensions,
+        request: Forwarded,
+    ) -> Result<Reply, Status> {
         let timeouts = &self.host.config.timeouts;
         let deadline = Deadline::of_request(metadata, timeouts.request, timeouts.request_max);
         let node = self.host.node().ok_or_else(|| self.host.not_joined())?;
@@ -46,28 +54,49 @@ impl Keys {
             let node = node.identity.name.to_string();
             return Err(RequestError::ShuttingDown { node }.into());
         }
-        let Some(place) = self.host.in_flight.enter() else {
-            return Err(coordinator::overloaded(
-                node,
-                "as many requests are at work as limits.in_flight allows",
-            )
-            .into());
-        };
+        let write = !matches!(request, Forwarded::Get(_));
+        if extensions.get::<Standing>() == Some(&Standing::Guest) {
+            return Err(coordinator::overloaded(node, too_many_connections(node)).into());
+        }
+        let door = &self.host.door;
+        let place = enter(door, &request).map_err(|shut| coordinator::overloaded(node, shut))?;
+        let place = Arc::new(place);
         let trace = format!("{:016x}", node.random_below(u64::MAX));
         let span = info_span!("request", kind = kind(&request), trace);
-        let place = Some(Arc::new(place));
-        let original = Forwardable { request, hops: 0, trace, _place: place };
-        let write = !matches!(original.request, Forwarded::Get(_));
+        let original = Forwardable { request, hops: 0, trace, _place: Some(Arc::clone(&place)) };
         // Every step has this deadline already; this is for a step that hangs.
         let running = run(node, original, deadline).instrument(span.clone());
         let result = tokio::time::timeout_at(deadline.at() + OVERDUE, running).await;
         let overdue = RequestError::Overdue { waited: deadline.waited(), write };
         let result = result.unwrap_or(Err(overdue));
-        if let Err(error) = &result {
-            span.in_scope(|| debug!(%error, "request failed"));
+        match &result {
+            Ok(_) => place.done(),
+            Err(error) => span.in_scope(|| debug!(%error, "request failed")),
         }
         Ok(result?)
     }
+}
+
+fn too_many_connections(node: &Node) -> Shut {
+    let limit = node.config.limits.connections;
+    let why = format!(
+        "limits.connections = {limit} clients are connected, and this connection is one more"
+    );
+    Shut { why, limit: "limits.connections" }
+}
+
+/// Lets a request in, or not.
+pub(crate) fn enter(door: &Door, request: &Forwarded) -> Result<Place, Shut> {
+    let kind = match request {
+        Forwarded::Get(_) => door::Kind::Read,
+        Forwarded::Put(_) | Forwarded::Delete(_) => door::Kind::Write,
+    };
+    let bytes = match request {
+        Forwarded::Get(get) => get.encoded_len(),
+        Forwarded::Put(put) => put.encoded_len(),
+        Forwarded::Delete(delete) => delete.encoded_len(),
+    };
+    door.enter(kind, bytes as u64)
 }
 
 fn kind(request: &Forwarded) -> &'static str {
@@ -84,8 +113,8 @@ impl KvService for Keys {
         &self,
         request: Request<v1::PutRequest>,
     ) -> Result<Response<v1::PutResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        match self.serve(&metadata, Forwarded::Put(message)).await? {
+        let (metadata, extensions, message) = request.into_parts();
+        match self.serve(&metadata, &extensions, Forwarded::Put(message)).await? {
             Reply::Put(response) => Ok(Response::new(response)),
             Reply::Get(_) | Reply::Delete(_) => Err(wrong_reply()),
         }
@@ -95,8 +124,8 @@ impl KvService for Keys {
         &self,
         request: Request<v1::GetRequest>,
     ) -> Result<Response<v1::GetResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        match self.serve(&metadata, Forwarded::Get(message)).await? {
+        let (metadata, extensions, message) = request.into_parts();
+        match self.serve(&metadata, &extensions, Forwarded::Get(message)).await? {
             Reply::Get(response) => Ok(Response::new(response)),
             Reply::Put(_) | Reply::Delete(_) => Err(wrong_reply()),
         }
@@ -106,8 +135,8 @@ impl KvService for Keys {
         &self,
         request: Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
-        let (metadata, _, message) = request.into_parts();
-        match self.serve(&metadata, Forwarded::Delete(message)).await? {
+        let (metadata, extensions, message) = request.into_parts();
+        match self.serve(&metadata, &extensions, Forwarded::Delete(message)).await? {
             Reply::Delete(response) => Ok(Response::new(response)),
             Reply::Get(_) | Reply::Put(_) => Err(wrong_reply()),
         }
@@ -124,6 +153,7 @@ pub(crate) async fn run(
     original: Forwardable,
     deadline: Deadline,
 ) -> Result<Reply, RequestError> {
+    node.retries.earn();
     match original.request.clone() {
         Forwarded::Put(request) => put(node, request, original, deadline).await,
         Forwarded::Get(request) => get(node, request, original, deadline).await,
@@ -191,7 +221,9 @@ async fn put(
     // Who asked the wrong node learns the right ones.
     let want_route = request.want_route || original.hops > 0;
     let trace = original.trace.clone();
-    let write = Write { at: at.clone(), change, context, level, request: request_id };
+    let caller = Caller::default();
+    let wanted = caller.wants(deadline);
+    let write = Write { at: at.clone(), change, context, level, request: request_id, wanted };
     match coordinator::write(node, write, original, deadline).await? {
         Completed::Elsewhere(reply) => Ok(*reply),
         Completed::Here(written) => {
@@ -224,7 +256,9 @@ async fn delete(
     let want_route = request.want_route || original.hops > 0;
     let trace = original.trace.clone();
     let change = Change::Delete;
-    let write = Write { at: at.clone(), change, context, level, request: request_id };
+    let caller = Caller::default();
+    let wanted = caller.wants(deadline);
+    let write = Write { at: at.clone(), change, context, level, request: request_id, wanted };
     match coordinator::write(node, write, original, deadline).await? {
         Completed::Elsewhere(reply) => Ok(*reply),
         Completed::Here(written) => {

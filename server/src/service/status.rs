@@ -101,10 +101,13 @@ fn metadata(error: &RequestError) -> Metadata {
         | E::HintsFull(progress)
         | E::Damaged(progress) => how_far(progress),
         E::Late { shard, .. } | E::NotLocated { shard } => pairs([("shard", shard.to_string())]),
-        E::NotJoined { node, .. }
-        | E::ShuttingDown { node }
-        | E::Overloaded { node, .. }
-        | E::StoreFailed { node, .. } => pairs([("node", node.clone())]),
+        E::NotJoined { node, .. } | E::ShuttingDown { node } | E::StoreFailed { node, .. } => {
+            pairs([("node", node.clone())])
+        }
+        E::Overloaded { node, limit, .. } => {
+            let limit = limit.map(|limit| ("limit".to_owned(), limit.to_owned()));
+            pairs([("node", node.clone())]).into_iter().chain(limit).collect()
+        }
         E::SiblingLimit { size, limit } | E::ContextLimit { size, limit } => {
             pairs([("size", size.to_string()), ("limit", limit.to_string())])
         }

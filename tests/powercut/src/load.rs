@@ -8,7 +8,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -158,6 +158,7 @@ fn commit(store: &SledStore, line: &Line, acknowledge: Acknowledge, out: impl Wr
     out.flush()?;
     loop {
         let group = take(line);
+        let taken = Instant::now();
         let mut whole = Batch::new();
         for Operation { writer, sequence, .. } in &group {
             whole.append(batch(*writer, *sequence));
@@ -166,7 +167,7 @@ fn commit(store: &SledStore, line: &Line, acknowledge: Acknowledge, out: impl Wr
         if acknowledge == Acknowledge::Synced {
             store.sync().context("sync")?;
         }
-        line.queue.lock().unwrap_or_else(PoisonError::into_inner).synced();
+        line.queue.lock().unwrap_or_else(PoisonError::into_inner).synced(taken.elapsed());
         for Operation { writer, sequence, done } in group {
             writeln!(out, "{writer} {sequence}")?;
             // A writer that has ended needs no answer.

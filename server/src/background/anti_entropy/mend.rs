@@ -14,8 +14,8 @@ use triad_replica::message::{PageCursor, PullPurpose, PullReply, PullRequest};
 use triad_replica::put::PutAnswer;
 
 use super::Compared;
-use crate::limits::Deadline;
-use crate::local::Address;
+use crate::deadline::Deadline;
+use crate::local::{Address, Wanted};
 use crate::moves::call;
 use crate::node::Node;
 use crate::peers::data;
@@ -155,14 +155,14 @@ async fn mend_key(node: &Arc<Node>, with: Member, epoch: Epoch, at: Address) -> 
     let behind = !merged.same_content(&theirs);
     if !merged.same_content(&own) {
         node.throttle.take(encoded.len() as u64).await;
-        node.local.merge(at.clone(), epoch, epoch, merged).await.ok()?;
+        node.local.merge(at.clone(), epoch, epoch, merged, Wanted::in_background()).await.ok()?;
         node.anti_entropy.mended(1);
     }
     if behind {
         node.throttle.take(encoded.len() as u64).await;
         // From now on: the throttle may have taken long.
         let deadline = Deadline::after(PATIENCE);
-        let merge = data::merge_request(&at, epoch, epoch, &encoded, deadline);
+        let merge = data::in_background(data::merge_request(&at, epoch, epoch, &encoded, deadline));
         let answer = node.peers.data(with.node, merge).within(PATIENCE).await;
         match data::merge_answer(answer).answer {
             PutAnswer::Stored { .. } => node.anti_entropy.mended(1),

@@ -22,15 +22,15 @@ use triad_replica::refusal::Refusal;
 use triad_ring::{NodeId, ShardId};
 
 use super::error::{Progress, RequestError};
-use super::forward::{Forwardable, overloaded, pass_on};
+use super::forward::{Forwardable, pass_on, queue_overloaded};
 use super::locate::locate;
 use super::put::{self, Mint, may_mint_soon, store_failed};
 use super::{Completed, HOPS_MAX, Outcome, Parcel, Write, Written, before_any_answer};
 use crate::alarms::AlarmName;
 use crate::book::NodeState;
-use crate::limits::Deadline;
+use crate::deadline::Deadline;
 use crate::liveness::Liveness;
-use crate::local::{Address, HeldMint, WriteError};
+use crate::local::{Address, HeldMint, Wanted, WriteError};
 use crate::node::Node;
 use crate::peers::data;
 use crate::random;
@@ -182,8 +182,9 @@ async fn hold(
     let shard = write.at.shard;
     let configuration = node.directory.get(shard).unwrap_or_else(|| Arc::clone(configuration));
     let Ok(fresh) = random::bytes() else {
-        return Err(overloaded(node, "the operating system gives no random bytes"));
+        return Err(broken(node, "the operating system gives no random bytes"));
     };
+    let begun = matches!(basis, Basis::OverwriteAgain { .. });
     let mint = HeldMint {
         at: write.at.clone(),
         change: write.change.clone(),
@@ -191,6 +192,7 @@ async fn hold(
         known: configuration.epoch,
         fresh: ActorId::new(u64::from_be_bytes(fresh)),
         now_ms: node.clock.now_ms(),
+        wanted: if begun { Wanted::always() } else { write.wanted.clone() },
     };
     match node.local.mint_held(mint).await {
         Ok(minted) => {
@@ -199,7 +201,17 @@ async fn hold(
         }
         Err(WriteError::Refused(refusal)) => Err(refused(node, write, &configuration, &refusal)),
         Err(WriteError::Store(error)) => Err(store_failed(node, &error, true)),
-        Err(WriteError::Known(_)) => Err(overloaded(node, "a held record knows no request ids")),
+        Err(WriteError::Known(_)) => Err(broken(node, "a held record knows no request ids")),
+    }
+}
+
+/// Something that this node cannot do now, through no fault of the request.
+fn broken(node: &Node, why: &str) -> RequestError {
+    RequestError::Overloaded {
+        node: node.identity.name.to_string(),
+        why: why.to_owned(),
+        limit: None,
+        retry_after: node.door.retry_after(Duration::ZERO),
     }
 }
 
@@ -223,7 +235,7 @@ fn refused(
         }
         Refusal::NoSpace => RequestError::NoSpace(nothing_written(node, write, configuration)),
         Refusal::Damaged => RequestError::Damaged(nothing_written(node, write, configuration)),
-        _ => overloaded(node, "its commit queue is full"),
+        _ => queue_overloaded(node),
     }
 }
 

@@ -25,7 +25,7 @@ use crate::coordinator::put::store_failed;
 use crate::coordinator::{
     Answered, Attempt, Completed, Found, HOPS_MAX, Outcome, Pauses, Read, Sloppy, heard_of,
 };
-use crate::limits::Deadline;
+use crate::deadline::Deadline;
 use crate::liveness::Liveness;
 use crate::local::WriteError;
 use crate::node::Node;

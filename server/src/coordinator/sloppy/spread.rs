@@ -21,7 +21,7 @@ use crate::coordinator::missed::{self, Answers};
 use crate::coordinator::{
     Answered, Attempt, Outcome, Parcel, Pauses, Sloppy, Write, heard_of, put,
 };
-use crate::limits::Deadline;
+use crate::deadline::Deadline;
 use crate::liveness::Liveness;
 use crate::node::Node;
 use crate::peers::data;

@@ -1,6 +1,7 @@
 //! A round at one store: what it prunes, what it keeps, and that it is all or nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use triad_replica::configuration::{Configuration, Epoch};
@@ -14,11 +15,13 @@ use triad_ring::{NodeId, ShardCount, ShardId};
 
 use crate::config::Config;
 use crate::hints::Hints;
+use crate::local::Wanted;
 use crate::local::{Address, LocalReplica};
 
 const ME: Member =
     Member { node: NodeId::from_bytes([1; 16]), store: StoreId::from_bytes([2; 16]) };
 const SHARD: ShardId = ShardId::new(0);
+const LONGEST: Duration = Duration::from_secs(1);
 
 fn start(store: &Arc<MemoryStore>, replica: ShardReplica) -> LocalReplica {
     let one = ShardCount::try_new(1).expect("1 is a power of two");
@@ -26,7 +29,7 @@ fn start(store: &Arc<MemoryStore>, replica: ShardReplica) -> LocalReplica {
     let no_failure = Box::new(|failure| panic!("the store is good: {failure}"));
     let hints = Hints::load(&*store, &Config::default()).expect("a readable store");
     let (replicas, hints) = (vec![replica], Arc::new(hints));
-    LocalReplica::start(store, replicas, one, Limits::default(), hints, no_failure)
+    LocalReplica::start(store, replicas, one, Limits::default(), hints, LONGEST, no_failure)
         .expect("a thread")
 }
 
@@ -41,8 +44,10 @@ fn at(key: &'static str) -> Address {
 }
 
 async fn write(local: &LocalReplica, key: &'static str, epoch: Epoch, change: Change) -> String {
-    let minted =
-        local.update(at(key), epoch, change, Basis::Overwrite, None).await.expect("minted");
+    let minted = local
+        .update(at(key), epoch, change, Basis::Overwrite, None, Wanted::always())
+        .await
+        .expect("minted");
     minted.durable.await.expect("an answer").expect("durable");
     minted.updated.dot.map(|dot| dot.actor.to_string()).unwrap_or_default()
 }

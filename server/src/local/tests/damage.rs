@@ -28,7 +28,9 @@ async fn a_damaged_row_is_refused_until_it_is_mended() {
     assert!(store.flip_bit(&row_of(b"a"), 5));
     // As if the row were absent would be a lie: not to readers, nor to writers with or without a context.
     assert!(is_damaged(&put(&local, "a", b"3").await));
-    assert!(is_damaged(&local.merge(at("a"), Epoch::FIRST, Epoch::FIRST, record(b"3")).await));
+    assert!(is_damaged(
+        &local.merge(at("a"), Epoch::FIRST, Epoch::FIRST, record(b"3"), Wanted::always()).await
+    ));
     assert!(is_damaged(&local.read(&at("a"), Epoch::FIRST)));
     assert!(!standing(&local).await.source);
     let detail = local.damage().detail().expect("it is known");
@@ -109,7 +111,14 @@ async fn a_mended_tombstone_keeps_its_mark_and_a_mended_value_has_none() {
     let Fixture { local, store, .. } = fixture();
     for key in ["a", "b"] {
         put_durably(&local, key, b"1").await;
-        let delete = local.update(at(key), Epoch::FIRST, Change::Delete, Basis::Overwrite, None);
+        let delete = local.update(
+            at(key),
+            Epoch::FIRST,
+            Change::Delete,
+            Basis::Overwrite,
+            None,
+            Wanted::always(),
+        );
         delete.await.expect("minted").durable.await.expect("an answer").expect("durable");
         assert!(store.flip_bit(&row_of(key.as_bytes()), 4));
     }

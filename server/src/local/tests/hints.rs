@@ -12,10 +12,10 @@ use triad_replica::shard::ShardReplica;
 use triad_replica::store::{MemoryStore, Store};
 use triad_ring::ShardId;
 
-use super::{Fixture, ME, NONCE, at, fixture, hints, one_shard, value, values};
+use super::{Fixture, LONGEST, ME, NONCE, at, fixture, hints, one_shard, value, values};
 use crate::config::Config;
 use crate::hints::Hints;
-use crate::local::{HeldMint, LocalReplica, WriteError};
+use crate::local::{HeldMint, LocalReplica, Wanted, WriteError};
 
 fn mint(key: &'static str, bytes: &[u8], fresh: u64) -> HeldMint {
     HeldMint {
@@ -25,6 +25,7 @@ fn mint(key: &'static str, bytes: &[u8], fresh: u64) -> HeldMint {
         known: Epoch::FIRST,
         fresh: ActorId::new(fresh),
         now_ms: 0,
+        wanted: Wanted::always(),
     }
 }
 
@@ -110,6 +111,7 @@ fn restarted(store: &Arc<MemoryStore>, hints: &Arc<Hints>) -> LocalReplica {
         one_shard(),
         Limits::default(),
         Arc::clone(hints),
+        LONGEST,
         Box::new(|failure| panic!("the store is good: {failure}")),
     );
     local.expect("a thread")

@@ -16,8 +16,8 @@ use triad_replica::refusal::Refusal;
 use triad_ring::{RingId, ShardId};
 
 use crate::coordinator::{self, Forwardable};
-use crate::limits::Deadline;
-use crate::local::{Address, WriteError, decode_record};
+use crate::deadline::Deadline;
+use crate::local::{Address, Wanted, WriteError, decode_record};
 use crate::node::Node;
 use crate::peers::{Inbound, stamp};
 use crate::service::kv;
@@ -89,7 +89,10 @@ async fn run(node: &Arc<Node>, request: wire::DataRequest) -> Result<Reply, Writ
         Some(Request::Merge(merge)) => {
             let at = address(node, shard, merge.bucket, merge.key)?;
             let stamp = merge.stamp.map_or(epoch, Epoch::from);
-            let merged = node.local.merge(at, epoch, stamp, decode_record(merge.record)?).await?;
+            let wanted =
+                if merge.background { Wanted::in_background() } else { Wanted::begun(deadline) };
+            let record = decode_record(merge.record)?;
+            let merged = node.local.merge(at, epoch, stamp, record, wanted).await?;
             let uncovered = merged.uncovered.map(|context| context.encode()).unwrap_or_default();
             Ok(Reply::Merged(wire::Merged { uncovered }))
         }
@@ -180,13 +183,17 @@ async fn forwarded(
             "nothing was forwarded",
         )));
     };
-    let Some(place) = node.in_flight.enter() else {
+    let Ok(place) = kv::enter(&node.door, &request) else {
         // Full, or shutting down: nothing was done, and the next member may have room.
         return Reply::Refusal(Refusal::Overloaded.into());
     };
-    let original = Forwardable { request, hops, trace, _place: Some(Arc::new(place)) };
+    let place = Arc::new(place);
+    let original = Forwardable { request, hops, trace, _place: Some(Arc::clone(&place)) };
     match kv::run(node, original, deadline).await {
-        Ok(response) => Reply::Forwarded(wire::Forwarded { response: Some(response) }),
+        Ok(response) => {
+            place.done();
+            Reply::Forwarded(wire::Forwarded { response: Some(response) })
+        }
         Err(error) => Reply::Status(coordinator::to_wire(&error.into())),
     }
 }

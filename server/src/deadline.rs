@@ -1,9 +1,7 @@
-//! What one request may cost: its deadline, and its place among those in flight.
+//! When a request must be answered.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
@@ -78,31 +76,6 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     }
 }
 
-/// Counts the client requests in flight on this node.
-#[derive(Clone)]
-pub(crate) struct InFlight {
-    places: Arc<Semaphore>,
-    limit: u32,
-}
-
-impl InFlight {
-    /// Room for `limit` requests (`limits.in_flight`).
-    pub(crate) fn new(limit: u32) -> Self {
-        Self { places: Arc::new(Semaphore::new(limit as usize)), limit }
-    }
-
-    /// A place, kept until the permit is dropped; none when the node is full. Nobody queues:
-    /// a request that would have to wait is better tried elsewhere.
-    pub(crate) fn enter(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.places).try_acquire_owned().ok()
-    }
-
-    /// Waits until nothing is in flight. Nothing more is let in, until what it returns is dropped.
-    pub(crate) async fn idle(&self) -> Option<SemaphorePermit<'_>> {
-        self.places.acquire_many(self.limit).await.ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,27 +100,5 @@ mod tests {
         assert!(capped > default && capped <= max);
         metadata.insert("grpc-timeout", "1n".parse().expect("ascii"));
         assert!(Deadline::of_request(&metadata, default, max).left() < Duration::from_millis(1));
-    }
-
-    #[test]
-    fn a_full_node_lets_nobody_queue() {
-        let in_flight = InFlight::new(1);
-        let permit = in_flight.enter();
-        assert!(permit.is_some() && in_flight.enter().is_none());
-        drop(permit);
-        assert!(in_flight.enter().is_some());
-    }
-
-    #[tokio::test]
-    async fn an_idle_node_is_held_idle_and_no_longer() {
-        let in_flight = InFlight::new(2);
-        let permit = in_flight.enter();
-        let waits = tokio::time::timeout(Duration::from_millis(1), in_flight.idle());
-        assert!(waits.await.is_err(), "one is at work");
-        drop(permit);
-        let idle = in_flight.idle().await;
-        assert!(in_flight.enter().is_none());
-        drop(idle);
-        assert!(in_flight.enter().is_some());
     }
 }
