@@ -180,6 +180,7 @@ impl From<&Refusal> for Failure {
             Refusal::Collected => Self::Collected,
             Refusal::NoSpace | Refusal::HintsFull => Self::NoSpace,
             Refusal::Damaged => Self::Damaged,
+            Refusal::NotIntroduced => Self::Unreachable,
             // The key's own limits are met where a dot is minted; a merge has none.
             Refusal::Overloaded | Refusal::SiblingLimit { .. } | Refusal::ContextLimit { .. } => {
                 Self::Overloaded

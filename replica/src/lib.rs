@@ -11,7 +11,8 @@
 //!    has seen), [`record`] is what a replica stores for a key: concurrent siblings and one
 //!    context. Everything that travels between replicas is a record and ends in
 //!    [`record::Record::merge`]. [`token`] is a context as clients carry it.
-//! 2. **Who may acknowledge.** [`member`] and [`configuration`] say who votes for a shard,
+//! 2. **Who may acknowledge.** [`member`] and [`configuration`] say who votes for a shard, [`start`] whether
+//!    a store is still the one that may,
 //!    [`paxos`] decides each next epoch once, [`shard`] is one shard's state at one store,
 //!    [`transfer`] drives a shard's move, [`message`] is their vocabulary; [`gc`] is how
 //!    tombstones go for good.
@@ -40,6 +41,7 @@ pub mod record;
 pub mod refusal;
 pub mod shard;
 pub mod sloppy;
+pub mod start;
 pub mod store;
 pub mod token;
 pub mod transfer;

@@ -38,6 +38,10 @@ pub enum Refusal {
     /// The node has no room for another hint that counts as an acknowledgement.
     #[error("the node has no room for hints (storage.hint_bytes)")]
     HintsFull,
+    /// Too few members have recorded this start of the store yet: it may be a copy, or an old state
+    /// (design rule D6).
+    #[error("the start of this replica's store is not recorded by a majority of the members yet")]
+    NotIntroduced,
     /// A queue is full.
     #[error("the replica is overloaded")]
     Overloaded,

@@ -22,6 +22,7 @@ use crate::member::{ActorId, Member, StartNonce};
 use crate::message::{Base, PullPurpose, Report, ShardReply, Standing};
 use crate::paxos::Acceptor;
 use crate::refusal::Refusal;
+use crate::start::Witnesses;
 
 /// What a request wants of a replica.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -45,6 +46,8 @@ pub struct ShardReplica {
     acceptor: Acceptor,
     /// Volatile: who wants this copy asks again after a restart.
     learning: bool,
+    /// Who has recorded this start of the store.
+    witnesses: Witnesses,
 }
 
 /// From whom a store has to copy a shard, and what makes the copy good.
@@ -84,7 +87,21 @@ impl ShardReplica {
             entered,
             acceptor: acceptor.unwrap_or(Acceptor::new(epoch)),
             learning: false,
+            witnesses: Witnesses::NotCounted,
         }
+    }
+
+    /// These have recorded this start of the store; until they are enough, it serves nothing and
+    /// votes for nothing. A real start begins with [`Witnesses::none`].
+    pub fn witnessed_by(&mut self, witnesses: Witnesses) {
+        self.witnesses = witnesses;
+    }
+
+    /// Whether a majority of the members, on both sides of a joint configuration, have recorded
+    /// this start of the store (design rule D6).
+    pub fn is_introduced(&self) -> bool {
+        let enough = |set: &[Member]| self.witnesses.are_majority_of(set, &self.me);
+        self.newest().is_none_or(|known| enough(known.read_set()) && enough(known.new_set()))
     }
 
     /// The shard of a new cluster, with its first member alone.
@@ -128,6 +145,9 @@ impl ShardReplica {
         if epoch != known.epoch || self.is_fenced() {
             let newest = known.clone();
             return Err(Refusal::StaleEpoch { newest });
+        }
+        if !self.is_introduced() {
+            return Err(Refusal::NotIntroduced);
         }
         match access {
             // What it still holds is forgotten; it is empty only when that is deleted.
@@ -181,7 +201,7 @@ impl ShardReplica {
     pub fn may_vouch(&self, base: &Base) -> bool {
         let same = |known: &Configuration| known.may_collect() && Base::of(known) == *base;
         let serves = self.is_member() && !self.is_fenced() && !self.is_sweeping();
-        serves && self.newest().is_some_and(same)
+        serves && self.is_introduced() && self.newest().is_some_and(same)
     }
 
     /// The stable configuration to whose members this store, a former one, has to hand over
@@ -219,7 +239,7 @@ impl ShardReplica {
         let entered = self.newest().map(|known| known.epoch);
         let left = entered.map(|epoch| if self.is_fenced() { epoch } else { epoch.previous() });
         let source = self.holds_data() && (self.is_member() || self.is_listed_as_retired());
-        let source = source && !self.is_sweeping();
+        let source = source && !self.is_sweeping() && self.is_introduced();
         Standing { entered, left, source }
     }
 
@@ -249,9 +269,14 @@ impl ShardReplica {
     ///   epoch. So sources that entered it, and that make a majority *with this store*, hold
     ///   all that this store lacks: if the overlap is this store, then it lacks nothing.
     /// - A learner copies from whichever old member answers; it counts for nothing.
+    ///
+    /// A member copies only once its start is recorded: nothing that it declares counts before.
     pub fn pull_plan(&self) -> Option<PullPlan> {
         let row = self.entered.as_ref().filter(|row| !row.sweeping)?;
         let known = &row.configuration;
+        if self.is_member() && !self.is_introduced() {
+            return None;
+        }
         let (purpose, set) = match &known.phase {
             Phase::Joint { old, new } if new.contains(&self.me) => {
                 (!row.declared).then_some((PullPurpose::Merge, old))?
@@ -281,6 +306,9 @@ impl ShardReplica {
     /// A copy by the plan of `epoch` is complete and its records were committed before this.
     /// In a joint epoch that is the declaration; a plan of another epoch declares nothing.
     pub fn on_merged(&mut self, epoch: Epoch) -> Vec<Durable> {
+        if !self.is_introduced() {
+            return Vec::new();
+        }
         let me = self.me;
         let Some(row) = &mut self.entered else {
             return Vec::new();

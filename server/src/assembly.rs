@@ -1,5 +1,6 @@
 //! Builds the node once its cluster is known.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 
 use tokio::sync::watch;
@@ -23,6 +24,7 @@ use crate::hints::Hints;
 use crate::host::Host;
 use crate::housekeeping;
 use crate::identity::ClusterIdentity;
+use crate::introduce::introduce_task;
 use crate::liveness::Detector;
 use crate::local::LocalReplica;
 use crate::losses;
@@ -35,8 +37,9 @@ use crate::random::Jitter;
 use crate::retry_budget::RetryBudget;
 use crate::reunion::reunion_task;
 use crate::ring_task::{RingSender, ring_task};
-use crate::rows::RowError;
+use crate::rows::{self, RowError};
 use crate::server::StartError;
+use crate::starts::Starts;
 use crate::startup::{self, Entry, Membership};
 use crate::throttle::Throttle;
 
@@ -85,8 +88,12 @@ fn build(parts: &Parts, membership: Membership) -> Result<(Arc<Node>, Entry), St
     let Parts { host, store, tasks, .. } = parts;
     let Membership { cluster, replicas, entry } = membership;
     let stop = parts.stop.child_token();
-    let introductions =
-        Introductions::new(host.identity.clone(), cluster.id, Arc::clone(&host.book));
+    let own_start = host.identity.start(host.identity.commits);
+    let starts = Arc::new(Starts::new(rows::load_starts(&**store)?, &own_start));
+    let commits = Arc::new(AtomicU64::new(own_start.commits));
+    let (book, met, counted) = (Arc::clone(&host.book), Arc::clone(&starts), Arc::clone(&commits));
+    let identity = host.identity.clone();
+    let introductions = Introductions::new(identity, cluster.id, book, met, counted);
     let peers = Arc::new(Peers::new(Arc::new(introductions), tasks.clone(), stop.clone()));
     let ring =
         RingConfig::new(cluster.salt, cluster.virtual_nodes, cluster.replication_factor as usize);
@@ -104,7 +111,7 @@ fn build(parts: &Parts, membership: Membership) -> Result<(Arc<Node>, Entry), St
         directory.learn(newest);
     }
     let hints = Arc::new(Hints::load(&**store, &host.config)?);
-    let local = local(parts, &cluster, replicas, Arc::clone(&hints))?;
+    let local = local(parts, &cluster, replicas, Arc::clone(&hints), commits)?;
     let started = Instant::now();
     let node = Arc::new(Node {
         identity: host.identity.clone(),
@@ -127,6 +134,7 @@ fn build(parts: &Parts, membership: Membership) -> Result<(Arc<Node>, Entry), St
         retries: RetryBudget::default(),
         alarms: Arc::clone(&host.alarms),
         losses: Arc::clone(&host.losses),
+        starts,
         started,
         clock: Clock::new(started),
         tasks: tasks.clone(),
@@ -150,6 +158,7 @@ fn local(
     cluster: &ClusterIdentity,
     replicas: Vec<ShardReplica>,
     hints: Arc<Hints>,
+    commits: Arc<AtomicU64>,
 ) -> Result<LocalReplica, StartError> {
     let failed = parts.failed.clone();
     let on_failure = Box::new(move |failure: StoreError| {
@@ -157,14 +166,24 @@ fn local(
     });
     let (config, store) = (&parts.host.config, Arc::clone(&parts.store));
     let (limits, longest) = (startup::record_limits(config), config.limits.queue_wait);
-    LocalReplica::start(store, replicas, cluster.shards, limits, hints, longest, on_failure)
-        .map_err(StartError::Thread)
+    LocalReplica::start(
+        store,
+        replicas,
+        cluster.shards,
+        limits,
+        hints,
+        longest,
+        commits,
+        on_failure,
+    )
+    .map_err(StartError::Thread)
 }
 
 /// What a node does beside requests.
 fn spawn_background(node: &Arc<Node>, tasks: &TaskTracker) {
     tasks.spawn(mender_task(Arc::clone(node)));
     tasks.spawn(scrub_task(Arc::clone(node)));
+    tasks.spawn(introduce_task(Arc::clone(node)));
     tasks.spawn(handoff_task(Arc::clone(node)));
     tasks.spawn(tombstone_gc_task(Arc::clone(node)));
     tasks.spawn(anti_entropy_task(Arc::clone(node)));

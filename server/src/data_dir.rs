@@ -33,6 +33,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use floor::Floor;
 pub use loss::{LossReason, StoreLoss};
 pub(crate) use loss::{condemn, forget};
 pub use store::{OpenedStore, StoreOrigin};
@@ -123,6 +124,10 @@ impl DataDir {
             .map_err(|source| io_error(path, "resolve the path", source))?;
         create(&path)?;
         let lock = lock::acquire(&path)?;
+        let store = path.join("store");
+        if matches!(loss::condemned(&store)?, Some((LossReason::Cloned, _))) {
+            key::replace(&path, &store)?;
+        }
         let (key, first_start) = key::load_or_create(&path)?;
         let node = NodeId::of_public_key(key.verifying_key().as_bytes());
         Ok(Self { path, key, node, first_start, _lock: lock })
@@ -158,6 +163,11 @@ impl DataDir {
     pub fn next_incarnation(&self) -> Result<Incarnation, DataDirError> {
         store::start_without(self)
     }
+}
+
+/// Notes that others know of this start of the node: the next one must be greater.
+pub(crate) fn start_above(dir: &Path, incarnation: Incarnation) -> Result<(), DataDirError> {
+    Floor::raise(dir, incarnation)
 }
 
 fn create(path: &Path) -> Result<(), DataDirError> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use triad_replica::member::{Member, StartNonce, StoreId};
+use triad_replica::start::Start;
 use triad_replica::token::ClusterSecret;
 use triad_ring::{ClusterId, ClusterSalt, Incarnation, NodeId, ShardCount};
 
@@ -26,9 +27,17 @@ pub(crate) struct NodeIdentity {
     pub(crate) store: StoreId,
     pub(crate) incarnation: Incarnation,
     pub(crate) nonce: StartNonce,
+    /// How many commits the store had made when it was opened.
+    pub(crate) commits: u64,
 }
 
 impl NodeIdentity {
+    /// This start, as it introduces itself once its store has made so many commits.
+    pub(crate) fn start(&self, commits: u64) -> Start {
+        let (member, incarnation, nonce) = (self.member(), self.incarnation, self.nonce);
+        Start { member, incarnation, nonce, commits }
+    }
+
     /// This node as a voter.
     pub(crate) fn member(&self) -> Member {
         Member { node: self.node, store: self.store }

@@ -22,6 +22,7 @@ mod hints;
 mod host;
 mod housekeeping;
 mod identity;
+mod introduce;
 mod liveness;
 mod local;
 mod losses;
@@ -39,6 +40,7 @@ mod rows;
 mod server;
 mod service;
 pub mod sled_store;
+mod starts;
 mod startup;
 pub mod telemetry;
 #[cfg(feature = "testing")]

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -17,6 +18,7 @@ use crate::alarms::{AlarmName, Alarms};
 use crate::data_dir::{self, LossReason, StoreLoss};
 use crate::moves::{facts, ideal_members};
 use crate::node::Node;
+use crate::starts::Distrust;
 
 /// How often it is looked whether a loss is made good.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -31,6 +33,8 @@ pub(crate) struct Losses {
     pending: Mutex<Option<StoreLoss>>,
     /// How many stores were lost in this process's time.
     counts: Mutex<BTreeMap<LossReason, u64>>,
+    /// The running process has given its store up.
+    gave_up: AtomicBool,
     /// Ends the process.
     failed: watch::Sender<Option<String>>,
 }
@@ -42,7 +46,8 @@ impl Losses {
         failed: watch::Sender<Option<String>>,
     ) -> Self {
         let (pending, counts) = (Mutex::default(), Mutex::default());
-        Self { data_dir, alarms, pending, counts, failed }
+        let gave_up = AtomicBool::new(false);
+        Self { data_dir, alarms, pending, counts, gave_up, failed }
     }
 
     /// A start found that a store was lost, now or (not `new`) earlier: raises `STORE_LOST`.
@@ -64,12 +69,27 @@ impl Losses {
             "STORE LOST: this process ends; its next start sets the store aside and fetches the data from the other replicas"
         );
         self.count(reason);
+        self.gave_up.store(true, Ordering::Relaxed);
         let path = store.display();
         self.alarms.raise(AlarmName::StoreLost, format!("the store in {path} is lost: {why}"));
         if let Err(failure) = data_dir::condemn(&self.data_dir, reason, why) {
             error!(%failure, store = %path, "cannot note that the store is lost: the next start must find out by itself");
         }
         let _ = self.failed.send(Some(format!("the store in {path} is lost: {why}")));
+    }
+
+    /// Another node knows that the store is a copy or an old state: gives it up, so that the next start is
+    /// new to everybody.
+    pub(crate) fn distrusted(&self, distrust: &Distrust) {
+        if let Err(failure) = data_dir::start_above(&self.data_dir, distrust.known) {
+            error!(%failure, "cannot note the start that others know: the next one may be refused, too");
+        }
+        self.give_up(distrust.reason, &distrust.why);
+    }
+
+    /// Whether the store was given up: the next start replaces it.
+    pub(crate) fn gave_up(&self) -> bool {
+        self.gave_up.load(Ordering::Relaxed)
     }
 
     /// The last loss, if it is not made good yet.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use triad_proto::peer::v1 as wire;
 use triad_replica::member::Member;
 use triad_ring::NodeId;
 
@@ -24,10 +25,11 @@ use crate::local::LocalReplica;
 use crate::losses::Losses;
 use crate::moves::Registry;
 use crate::operations::Operations;
-use crate::peers::Peers;
+use crate::peers::{self, Peers};
 use crate::random::Jitter;
 use crate::retry_budget::RetryBudget;
 use crate::ring_task::RingHandle;
+use crate::starts::Starts;
 use crate::throttle::Throttle;
 
 /// Everything a running node consists of.
@@ -53,6 +55,7 @@ pub(crate) struct Node {
     pub(crate) retries: RetryBudget,
     pub(crate) alarms: Arc<Alarms>,
     pub(crate) losses: Arc<Losses>,
+    pub(crate) starts: Arc<Starts>,
     pub(crate) hints: Arc<Hints>,
     pub(crate) started: Instant,
     pub(crate) clock: Clock,
@@ -69,6 +72,11 @@ impl Node {
     /// This node with its store.
     pub(crate) fn member(&self) -> Member {
         self.identity.member()
+    }
+
+    /// How this process introduces itself to others.
+    pub(crate) fn hello(&self) -> wire::Hello {
+        peers::hello(&self.identity, Some(self.cluster.id), self.local.commits())
     }
 
     /// Whether this member's node shows the store that votes: one that lost it, or whose contact is

@@ -13,9 +13,10 @@ use tracing::{debug, warn};
 use triad_proto::peer::v1 as wire;
 use triad_ring::{Input, NodeId};
 
+use crate::introduce::hear_of;
 use crate::node::Node;
 use crate::peers::contact::Sender;
-use crate::peers::{self, dial, learn_all};
+use crate::peers::dial;
 
 /// How often one is tried.
 const EVERY: Duration = Duration::from_secs(10);
@@ -80,7 +81,7 @@ async fn identify(node: &Node, address: &str, known: Option<NodeId>) -> Result<N
     }
     let mut client = dial(address).await.map_err(NoReunion::Nobody)?;
     let request = wire::IdentifyRequest {
-        hello: Some(peers::hello(&node.identity, Some(node.cluster.id))),
+        hello: Some(node.hello()),
         contact: Some(wire::Contact::from(&*node.book.own())),
         may_bootstrap: false,
     };
@@ -93,7 +94,7 @@ async fn identify(node: &Node, address: &str, known: Option<NodeId>) -> Result<N
         Some(other) if other != node.cluster.id => return Err(NoReunion::Stranger(other)),
         Some(_) => {}
     }
-    learn_all(&node.book, answered.contact.as_slice());
+    answered.contact.iter().for_each(|contact| hear_of(node, &sender, contact));
     if sender.node == node.me() || !answered.ring_member {
         return Err(nobody("it is no other ring member"));
     }

@@ -13,6 +13,7 @@ use triad_proto::v1;
 use triad_replica::member::{Member, StartNonce};
 use triad_replica::paxos::Acceptor;
 use triad_replica::shard::{Durable, EnteredRow, ShardReplica};
+use triad_replica::start::{StartLog, Witnesses};
 use triad_replica::store::key::{MetaRow, ShardRow};
 use triad_replica::store::{Batch, Key, KeyRange, Store, StoreError};
 use triad_replica::token::ClusterSecret;
@@ -220,9 +221,49 @@ pub(crate) fn load_shards(
         return Err(bad);
     }
     let restore = |shard| {
-        ShardReplica::restore(shard, me, nonce, entered.remove(&shard), acceptors.remove(&shard))
+        let (entered, acceptor) = (entered.remove(&shard), acceptors.remove(&shard));
+        let mut replica = ShardReplica::restore(shard, me, nonce, entered, acceptor);
+        replica.witnessed_by(Witnesses::none());
+        replica
     };
     Ok(shards.iter().map(restore).collect())
+}
+
+/// The starts of other stores that this one has recorded.
+pub(crate) fn load_starts(store: &dyn Store) -> Result<StartLog, RowError> {
+    let mut log = StartLog::default();
+    let mut bad = None;
+    store.scan(&KeyRange::starts(), None, &mut |key, row| {
+        let Some(Key::Start(member)) = Key::decode(key) else {
+            return ControlFlow::Continue(());
+        };
+        match log.restore(member, &row) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(why) => {
+                bad = Some(malformed("start", &why));
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    bad.map_or(Ok(log), Err)
+}
+
+/// How many commits the store has made in its life.
+pub(crate) fn load_commits(store: &dyn Store) -> Result<u64, RowError> {
+    let Some(row) = store.get(&Key::Meta(MetaRow::Commits).encode())? else {
+        return Ok(0);
+    };
+    let number = row.as_ref().try_into().map_err(|bad| malformed("commits", &bad))?;
+    Ok(u64::from_be_bytes(number))
+}
+
+/// Adds the commit's number, by which an old state of the store shows.
+pub(crate) fn numbered(mut batch: Batch, number: u64) -> Batch {
+    let mut one = Batch::new();
+    one.set_essential();
+    one.put(Key::Meta(MetaRow::Commits).encode(), number.to_be_bytes().to_vec());
+    batch.append(one);
+    batch
 }
 
 /// Makes a cluster: its row and the first configuration of every shard, in one batch.
@@ -235,7 +276,8 @@ pub(crate) fn found(
     put_cluster(&mut batch, cluster);
     let mut replicas = Vec::new();
     for shard in cluster.shards.iter() {
-        let (replica, durable) = ShardReplica::bootstrap(shard, me, nonce);
+        let (mut replica, durable) = ShardReplica::bootstrap(shard, me, nonce);
+        replica.witnessed_by(Witnesses::none());
         for (row, value) in durable.iter().filter_map(Durable::row) {
             batch.put(Key::Shard(shard, row).encode(), value);
         }

@@ -25,7 +25,7 @@ use crate::host::Host;
 use crate::identity::NodeIdentity;
 use crate::losses::Losses;
 use crate::random::{self, NoRandomness};
-use crate::rows::RowError;
+use crate::rows::{self, RowError};
 use crate::sled_store::SledOptions;
 use crate::{ports, web};
 
@@ -231,6 +231,12 @@ impl ServerHandle {
         }
     }
 
+    /// Whether the node ends because its store cannot be trusted any more: a new start in its place sets the
+    /// store aside and goes on with an empty one.
+    pub fn wants_new_start(&self) -> bool {
+        self.host.losses.gave_up()
+    }
+
     /// Ends the node: readiness off, requests at work finished (up to `timeouts.drain`), streams
     /// ended, everything flushed.
     pub async fn shutdown(self) {
@@ -326,6 +332,7 @@ fn identity(
         store: opened.store_id,
         incarnation: opened.incarnation,
         nonce: StartNonce(random::bytes()?),
+        commits: rows::load_commits(&*opened.store)?,
     })
 }
 

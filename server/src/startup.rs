@@ -21,6 +21,7 @@ use crate::identity::ClusterIdentity;
 use crate::peers::{self, contact::Sender, dial};
 use crate::rows::Enrolment;
 use crate::server::StartError;
+use crate::starts::Distrust;
 use crate::{random, rows};
 
 /// Pause between two rounds of questions to the seeds.
@@ -186,7 +187,7 @@ async fn ask_seed(host: &Host, seed: &str) -> SeedAnswer {
     let ask = async {
         let mut client = dial(seed).await?;
         let request = wire::IdentifyRequest {
-            hello: Some(peers::hello(&host.identity, None)),
+            hello: Some(peers::hello(&host.identity, None, host.identity.commits)),
             contact: Some(wire::Contact::from(&*host.book.own())),
             may_bootstrap: host.config.cluster.may_bootstrap(),
         };
@@ -240,10 +241,15 @@ async fn join(
     let ask = async {
         let mut client = dial(seed).await?;
         let request = wire::AdmitRequest {
-            hello: Some(peers::hello(&host.identity, None)),
+            hello: Some(peers::hello(&host.identity, None, host.identity.commits)),
             contact: Some(wire::Contact::from(&*host.book.own())),
         };
-        client.admit(request).await.map_err(|status| status.message().to_owned())
+        client.admit(request).await.map_err(|status| {
+            if let Some(distrust) = Distrust::of_status(&status) {
+                host.losses.distrusted(&distrust);
+            }
+            status.message().to_owned()
+        })
     };
     let response = match tokio::time::timeout(SEED_PATIENCE, ask).await {
         Ok(Ok(response)) => response.into_inner(),

@@ -203,10 +203,15 @@ impl Cluster {
 
     /// The same with a limit.
     pub async fn settled_within(&mut self, count: usize, limit: Duration) {
-        let client = self.client();
         for node in &mut self.nodes {
             node.ready().await;
         }
+        self.settled_with(count, limit).await;
+    }
+
+    /// The same, whoever the nodes are.
+    pub async fn settled_with(&self, count: usize, limit: Duration) {
+        let client = self.client();
         let what = format!("{count} nodes, settled");
         until(&what, limit, || async { is_settled(&client, count).await }).await;
     }

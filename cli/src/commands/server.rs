@@ -18,22 +18,35 @@ pub(super) fn run(args: &ServerArgs, console: Console) -> Result<Exit, Failure> 
     nodes_runtime()?.block_on(serve(config))
 }
 
-/// Runs the node. SIGTERM or SIGINT ends it politely: exit 0. A node that ends by itself has failed and says why.
+/// Starts in one process at most: each has set a lost store aside.
+const STARTS_MAX: usize = 8;
+
+/// Runs the node. SIGTERM or SIGINT ends it politely: exit 0. A node whose store is lost starts anew at once, with
+/// an empty one; one that ends by itself for another reason has failed and says why.
 async fn serve(config: Config) -> Result<Exit, Failure> {
     let stop = stop_signal()?;
     tokio::pin!(stop);
-    let starting = Server::start(config, None);
-    let server = tokio::select! {
-        started = starting => started.map_err(|error| Failure::local(error.to_string()))?,
-        () = &mut stop => return Ok(Exit::Ok),
-    };
-    tokio::select! {
-        () = stop => {
-            tracing::info!("asked to stop: finishing what is at work");
-            server.shutdown().await;
-            Ok(Exit::Ok)
+    let mut starts = 0;
+    loop {
+        starts += 1;
+        let starting = Server::start(config.clone(), None);
+        let server = tokio::select! {
+            started = starting => started.map_err(|error| Failure::local(error.to_string()))?,
+            () = &mut stop => return Ok(Exit::Ok),
+        };
+        let reason = tokio::select! {
+            () = &mut stop => {
+                tracing::info!("asked to stop: finishing what is at work");
+                server.shutdown().await;
+                return Ok(Exit::Ok);
+            }
+            reason = server.closed() => reason,
+        };
+        if !server.wants_new_start() || starts == STARTS_MAX {
+            return Err(Failure::local(format!("the node stopped: {reason}")));
         }
-        reason = server.closed() => Err(Failure::local(format!("the node stopped: {reason}"))),
+        tracing::warn!(%reason, "starting anew");
+        server.shutdown().await;
     }
 }
 

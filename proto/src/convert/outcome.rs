@@ -58,6 +58,7 @@ impl From<Refusal> for peer::Refusal {
             Refusal::Overloaded => Reason::Overloaded,
             Refusal::Collected => Reason::Collected,
             Refusal::HintsFull => Reason::HintsFull,
+            Refusal::NotIntroduced => Reason::NotIntroduced,
             Refusal::SiblingLimit { .. } => Reason::SiblingLimit,
             Refusal::ContextLimit { .. } => Reason::ContextLimit,
         };
@@ -96,6 +97,7 @@ impl TryFrom<peer::Refusal> for Refusal {
             Reason::Overloaded => Self::Overloaded,
             Reason::Collected => Self::Collected,
             Reason::HintsFull => Self::HintsFull,
+            Reason::NotIntroduced => Self::NotIntroduced,
             Reason::SiblingLimit => Self::SiblingLimit { siblings: size, limit },
             Reason::ContextLimit => Self::ContextLimit { entries: size, limit },
         })

@@ -246,6 +246,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         option::of(configuration()).prop_map(|newest| Refusal::NotMember { newest }),
         Just(Refusal::Learner),
         Just(Refusal::NotMerged),
+        Just(Refusal::NotIntroduced),
         Just(Refusal::NoSpace),
         Just(Refusal::Damaged),
         Just(Refusal::Overloaded),

@@ -393,3 +393,51 @@ fn a_store_of_an_ended_lineage_counts_for_nothing() {
     learner.start_learning(stable(1, &[1], &[]));
     assert!(!learner.entered().is_some_and(EnteredRow::holds_ended_lineage), "an ordinary copy");
 }
+
+/// What a witnessed start is told of, by these.
+fn witnesses(names: &[u8]) -> Witnesses {
+    Witnesses::Members(std::sync::Arc::new(members(names).into_iter().collect()))
+}
+
+#[test]
+fn nothing_is_served_or_voted_for_before_a_majority_has_recorded_the_start() {
+    let base = stable(5, &[1, 2, 3], &[]);
+    let value = stable(6, &[1, 2, 3], &[]);
+    let mut a = entered(1, std::slice::from_ref(&base));
+    let refuses = |a: &mut ShardReplica| {
+        for access in [Access::Merge, Access::Read, Access::Mint] {
+            assert_eq!(a.check(access, epoch(5)), Err(Refusal::NotIntroduced));
+        }
+        let (_, reply) = a.on_prepare(base.clone(), ballot(1), &[], |_| false);
+        assert_eq!(reply, ShardReply::Refused);
+        let (durable, reply) = a.on_accept(Base::of(&base), ballot(1), value.clone());
+        assert_eq!((durable, reply), (Vec::new(), ShardReply::Refused));
+        assert!(!a.may_vouch(&Base::of(&base)) && !a.standing().source);
+        assert_eq!((a.pull_plan(), a.on_merged(epoch(5))), (None, Vec::new()));
+    };
+    a.witnessed_by(Witnesses::none());
+    refuses(&mut a);
+    a.witnessed_by(witnesses(&[8, 9]));
+    refuses(&mut a);
+    // One that says that the store is a copy outweighs all others, for ever.
+    a.witnessed_by(Witnesses::Suspect);
+    refuses(&mut a);
+
+    let mut a = entered(1, std::slice::from_ref(&base));
+    a.witnessed_by(witnesses(&[3]));
+    assert_eq!(a.check(Access::Merge, epoch(5)), Ok(()));
+    let (_, reply) = a.on_prepare(base, ballot(1), &[], |_| false);
+    assert!(matches!(reply, ShardReply::Promised { .. }));
+}
+
+#[test]
+fn a_joint_epoch_wants_witnesses_on_both_sides_and_a_lone_member_none() {
+    let mut a = entered(1, &[joint(5, &[1, 2, 3], &[1, 4, 5])]);
+    for (names, introduced) in [(&[2, 3][..], false), (&[4, 5], false), (&[3, 4], true)] {
+        a.witnessed_by(witnesses(names));
+        assert_eq!(a.is_introduced(), introduced, "{names:?}");
+    }
+    let (mut alone, _) = ShardReplica::bootstrap(SHARD, member(1), NONCE);
+    alone.witnessed_by(Witnesses::none());
+    assert_eq!(alone.check(Access::Mint, epoch(1)), Ok(()));
+}

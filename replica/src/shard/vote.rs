@@ -28,6 +28,9 @@ impl ShardReplica {
         if let Err(reply) = self.builds_on_newest(named) {
             return (durable, *reply);
         }
+        if !self.is_introduced() {
+            return (durable, ShardReply::Refused);
+        }
         let claims_gone = |removal: &&Removal| {
             matches!(removal.reason, RemovalReason::Down | RemovalReason::LostStore)
         };
@@ -59,7 +62,8 @@ impl ShardReplica {
             Ok(known) => known,
             Err(reply) => return (Vec::new(), *reply),
         };
-        if !known.read_set().contains(&self.me) || !known.may_be_followed_by(&value) {
+        let votes = known.read_set().contains(&self.me) && self.is_introduced();
+        if !votes || !known.may_be_followed_by(&value) {
             return (Vec::new(), ShardReply::Refused);
         }
         match self.acceptor.accept(ballot, value) {

@@ -6,6 +6,7 @@
 //! | `G` | shard u32 ‖ bucket ‖ 0x00 ‖ key | marks a record as [garbage](crate::gc), empty |
 //! | `M` | name | what the node knows about itself: [`MetaRow`] |
 //! | `N` | node id, 16 bytes | a contact: how another node was last reached |
+//! | `P` | node id ‖ store id | the newest start of another node's store that this one has recorded |
 //! | `R` | shard u32 ‖ bucket ‖ 0x00 ‖ key | a record |
 //! | `S` | shard u32 ‖ kind u8 | what a store knows about a shard: [`ShardRow`] |
 //! | `T` | `c` ‖ node ‖ store ‖ shard u32 ‖ bucket ‖ 0x00 ‖ key | a courtesy hint: what a member may lack |
@@ -18,17 +19,20 @@
 //! Integers are big endian, so byte order is numeric order. Bucket names cannot contain
 //! 0x00, so a shard is a range, and so is a bucket in it.
 
-use std::fmt::Write as _;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use triad_ring::{NodeId, ShardId};
 
 use crate::member::{Member, StoreId};
 
+mod words;
+
+pub(super) use words::describe;
+
 const CHUNK: u8 = b'C';
 const GARBAGE: u8 = b'G';
 const META: u8 = b'M';
 const CONTACT: u8 = b'N';
+const START: u8 = b'P';
 const RECORD: u8 = b'R';
 const SHARD: u8 = b'S';
 const HINT: u8 = b'T';
@@ -49,6 +53,8 @@ pub enum Key<'a> {
     Meta(MetaRow),
     /// How another node was last reached.
     Contact(NodeId),
+    /// The newest start of another node's store that this one has recorded.
+    Start(Member),
     /// A row about one shard.
     Shard(ShardId, ShardRow),
     /// The record of one key.
@@ -120,16 +126,19 @@ pub enum MetaRow {
     Cluster,
     /// Where the node stands in the cluster: in it, leaving, gone.
     Enrolment,
+    /// How many commits the store has made: a row of every commit.
+    Commits,
 }
 
 impl MetaRow {
-    const ALL: [Self; 3] = [Self::Store, Self::Cluster, Self::Enrolment];
+    const ALL: [Self; 4] = [Self::Store, Self::Cluster, Self::Enrolment, Self::Commits];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Store => "store",
             Self::Cluster => "cluster",
             Self::Enrolment => "enrolment",
+            Self::Commits => "commits",
         }
     }
 }
@@ -194,6 +203,10 @@ impl<'a> Key<'a> {
                 out.put_u8(CONTACT);
                 out.put_slice(node.as_bytes());
             }
+            Self::Start(member) => {
+                out.put_u8(START);
+                put_member(&mut out, member);
+            }
             Self::Shard(shard, row) => {
                 out.put_u8(SHARD);
                 out.put_u32(shard.get());
@@ -209,8 +222,7 @@ impl<'a> Key<'a> {
             }
             Self::Courtesy { target, shard, bucket, key } => {
                 out.put_slice(&[HINT, COURTESY]);
-                out.put_slice(target.node.as_bytes());
-                out.put_slice(target.store.as_bytes());
+                put_member(&mut out, target);
                 put_address(&mut out, shard, bucket, key);
             }
             Self::Held { shard, bucket, key } => {
@@ -243,6 +255,10 @@ impl<'a> Key<'a> {
                 MetaRow::ALL.into_iter().find(|row| row.name().as_bytes() == rest).map(Self::Meta)
             }
             CONTACT => Some(Self::Contact(NodeId::from_bytes(rest.try_into().ok()?))),
+            START => {
+                let (member, rest) = take_member(rest)?;
+                rest.is_empty().then_some(Self::Start(member))
+            }
             SHARD => {
                 let (shard, rest) = take_u32(rest)?;
                 let [tag] = *rest else { return None };
@@ -276,10 +292,7 @@ impl<'a> Key<'a> {
         let (kind, rest) = bytes.split_first()?;
         match *kind {
             COURTESY => {
-                let (node, rest) = rest.split_first_chunk::<16>()?;
-                let (store, rest) = rest.split_first_chunk::<16>()?;
-                let target =
-                    Member { node: NodeId::from_bytes(*node), store: StoreId::from_bytes(*store) };
+                let (target, rest) = take_member(rest)?;
                 let (shard, bucket, key) = take_address(rest)?;
                 Some(Self::Courtesy { target, shard, bucket, key })
             }
@@ -300,6 +313,7 @@ impl<'a> Key<'a> {
         1 + match self {
             Self::Meta(row) => row.name().len(),
             Self::Contact(_) => 16,
+            Self::Start(_) => 32,
             Self::Shard(..) | Self::HintFloor(_) => 5,
             Self::Record { bucket, key, .. } | Self::Garbage { bucket, key, .. } => {
                 address(bucket, key)
@@ -322,33 +336,21 @@ pub(super) fn is_chunk(key: &[u8]) -> bool {
     key.first() == Some(&CHUNK)
 }
 
-/// The key in words, for errors and logs. Long keys are cut.
-pub(super) fn describe(key: &[u8]) -> String {
-    const SHOWN: usize = 48;
-    match Key::decode(key) {
-        Some(Key::Record { shard, bucket, key }) => {
-            format!("record of shard {} in bucket `{bucket}`, key {}", shard.get(), hex(key, SHOWN))
-        }
-        Some(other) => format!("{other:?}"),
-        None => format!("with unknown key {}", hex(key, SHOWN)),
-    }
-}
-
-fn hex(bytes: &[u8], shown: usize) -> String {
-    let mut text = String::from("0x");
-    for byte in bytes.iter().take(shown) {
-        // Writing into a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    if bytes.len() > shown {
-        let _ = write!(text, "… ({} bytes)", bytes.len());
-    }
-    text
-}
-
 fn take_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let (number, rest) = bytes.split_first_chunk::<4>()?;
     Some((u32::from_be_bytes(*number), rest))
+}
+
+fn take_member(bytes: &[u8]) -> Option<(Member, &[u8])> {
+    let (node, rest) = bytes.split_first_chunk::<16>()?;
+    let (store, rest) = rest.split_first_chunk::<16>()?;
+    let member = Member { node: NodeId::from_bytes(*node), store: StoreId::from_bytes(*store) };
+    Some((member, rest))
+}
+
+fn put_member(out: &mut BytesMut, member: Member) {
+    out.put_slice(member.node.as_bytes());
+    out.put_slice(member.store.as_bytes());
 }
 
 fn take_address(bytes: &[u8]) -> Option<(ShardId, &str, &[u8])> {
@@ -380,10 +382,20 @@ impl KeyRange {
     }
 
     /// The rows on which a store's votes rest: what it is, what it entered, promised and
-    /// accepted, and of which epochs it will hold nothing. A store that has lost one of them has
+    /// accepted, of which epochs it will hold nothing, and which starts of others it has recorded. A store that has lost one of them has
     /// forgotten a promise and is worth nothing any more; every other row may be repaired or left out.
-    pub fn control() -> [Self; 3] {
-        [Self::of_prefix(&[META]), Self::shard_rows(), Self::of_prefix(&[HINT, FLOOR])]
+    pub fn control() -> [Self; 4] {
+        [
+            Self::of_prefix(&[META]),
+            Self::shard_rows(),
+            Self::of_prefix(&[HINT, FLOOR]),
+            Self::starts(),
+        ]
+    }
+
+    /// The recorded starts of other nodes' stores.
+    pub fn starts() -> Self {
+        Self::of_prefix(&[START])
     }
 
     /// All contacts.
@@ -513,6 +525,10 @@ mod tests {
             .chain(ShardRow::ALL.into_iter().map(|row| Key::Shard(ShardId::new(9), row)))
             .chain([
                 Key::Contact(NodeId::from_bytes([3; 16])),
+                Key::Start(Member {
+                    node: NodeId::from_bytes([1; 16]),
+                    store: StoreId::from_bytes([2; 16]),
+                }),
                 Key::Garbage { shard: ShardId::new(9), bucket: "b", key: b"k\x00k" },
                 Key::Expiry { at_ms: 1 << 40, shard: ShardId::new(9), bucket: "b", key: b"k\0" },
                 Key::Courtesy {

@@ -254,7 +254,7 @@ async fn ask(
     }
     let mut client = node.peers.bulk(with.node).await.ok()?;
     let request = wire::CompareTreesRequest {
-        hello: Some(peers::hello(&node.identity, Some(node.cluster.id))),
+        hello: Some(node.hello()),
         first: range.start,
         end: range.end,
         digest: digest.to_be_bytes().to_vec().into(),

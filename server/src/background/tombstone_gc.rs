@@ -211,7 +211,7 @@ async fn ask(node: &Arc<Node>, to: Member, requests: Vec<VouchRequest>) -> Optio
     }
     let wanted = requests.len();
     let request = wire::VouchRequest {
-        hello: Some(peers::hello(&node.identity, Some(node.cluster.id))),
+        hello: Some(node.hello()),
         rounds: requests.into_iter().map(Into::into).collect(),
     };
     let mut client = node.peers.bulk(to.node).await.ok()?;

@@ -20,6 +20,7 @@ use super::put::{catch_up, store_failed};
 use super::repair::{self, Finding};
 use super::{Attempt, Completed, Found, Outcome, Pauses, Read, refuse_hopeless};
 use crate::deadline::Deadline;
+use crate::introduce::soon_introduced;
 use crate::local::WriteError;
 use crate::node::Node;
 use crate::peers::data;
@@ -32,6 +33,7 @@ pub(crate) async fn get(
     deadline: Deadline,
 ) -> Result<Completed<Found>, RequestError> {
     let shard = read.at.shard;
+    soon_introduced(node, shard).await;
     let mut pauses = Pauses::new();
     loop {
         if deadline.passed() {

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::deadline::Deadline;
 use crate::failpoint::{Point, hit};
+use crate::introduce::soon_introduced;
 use crate::liveness::Liveness;
 use crate::local::{Minted, Remembered, Wanted, WriteError};
 use crate::node::Node;
@@ -177,6 +178,7 @@ pub(super) async fn mint(
     deadline: Deadline,
 ) -> Result<Mint, RequestError> {
     let shard = write.at.shard;
+    soon_introduced(node, shard).await;
     let mut pauses = Pauses::new();
     loop {
         if deadline.passed() {
@@ -253,6 +255,7 @@ fn mend(
             Ok(())
         }
         Refusal::NotMember { newest: None }
+        | Refusal::NotIntroduced
         | Refusal::Learner
         | Refusal::NotMerged
         | Refusal::Collected => Ok(()),

@@ -53,6 +53,12 @@ impl Floor {
             .map_err(|source| io_error(&path, "write the file", source))
     }
 
+    /// Notes that others know of this start of the node: the next one will be greater.
+    pub(super) fn raise(dir: &Path, incarnation: Incarnation) -> Result<(), DataDirError> {
+        let floor = Self::load(dir)?.unwrap_or(Self { store: None, incarnation });
+        Self { incarnation: floor.incarnation.max(incarnation), ..floor }.save(dir)
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let words: Vec<&str> = text.split_whitespace().collect();
         let [FORMAT, "store", store, "incarnation", incarnation] = words[..] else {

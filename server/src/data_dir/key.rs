@@ -22,6 +22,17 @@ pub(super) fn load_or_create(dir: &Path) -> Result<(SigningKey, bool), DataDirEr
     Ok((create(&path)?, true))
 }
 
+/// Gives the directory another key, because a node with this one runs elsewhere. The old one goes with the store
+/// that is condemned for the same reason.
+pub(super) fn replace(dir: &Path, store: &Path) -> Result<(), DataDirError> {
+    let path = dir.join("node.key");
+    if exists(&path)? {
+        let kept = store.join("node.key");
+        fs::copy(&path, &kept).map_err(|source| io_error(&kept, "keep the old key", source))?;
+    }
+    create(&path).map(drop)
+}
+
 fn load(path: &Path) -> Result<SigningKey, DataDirError> {
     let seed = fs::read(path).map_err(|source| io_error(path, "read the node's key", source))?;
     let seed: [u8; SECRET_KEY_LENGTH] =

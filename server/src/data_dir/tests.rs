@@ -302,6 +302,33 @@ fn a_condemned_store_is_set_aside_by_the_next_start_and_the_loss_is_remembered()
 }
 
 #[test]
+fn a_copy_of_a_node_that_lives_becomes_another_node() {
+    let (_root, path) = new();
+    let (node, ..) = run_once(&path);
+    condemn(&path, LossReason::Cloned, "the original runs at node1:7421").unwrap();
+    let dir = DataDir::open(&path).unwrap();
+    assert_ne!(dir.node(), node, "its key is another one");
+    dir.open_store(&options()).unwrap();
+    drop(dir);
+    assert!(path.join("quarantine-1/node.key").exists(), "the old one went with the store");
+
+    let node = DataDir::open(&path).unwrap().node();
+    condemn(&path, LossReason::RolledBack, "an old copy was put back").unwrap();
+    assert_eq!(DataDir::open(&path).unwrap().node(), node, "nobody else has this key");
+}
+
+#[test]
+fn the_start_after_a_refused_one_is_greater_than_all_that_others_know() {
+    let (_root, path) = new();
+    let (.., before) = run_once(&path);
+    let known = Incarnation::new(before + 40);
+    start_above(&path, known).unwrap();
+    condemn(&path, LossReason::RolledBack, "start 41 has been since").unwrap();
+    let opened = DataDir::open(&path).unwrap().open_store(&options()).unwrap();
+    assert_eq!(opened.incarnation, Incarnation::new(known.get() + 1));
+}
+
+#[test]
 fn damaged_notes_of_a_loss_still_tell_that_there_was_one() {
     let (_root, path) = new();
     run_once(&path);

@@ -27,6 +27,7 @@ use super::sweep::sweep;
 use super::trees::{Begin, SliceLimit, Trees, lock, scan};
 use crate::failpoint::{Point, hit_blocking};
 use crate::hints::Hints;
+use crate::rows::numbered;
 
 /// A shard that is no larger gets its tree at once, when it is first asked for; a larger one's is built
 /// beside the committer.
@@ -43,6 +44,7 @@ enum Outcome {
     Milestone(Result<bool, WriteError>),
     Hint(HintOutcome),
     Tree(Result<Option<(Standing, HashTree)>, WriteError>),
+    Witness,
     Meta,
 }
 
@@ -79,6 +81,8 @@ pub(super) struct Committer {
     damage: Arc<Damage>,
     /// Something was applied since the last sync.
     dirty: bool,
+    /// How many commits were applied in the store's life.
+    applied: u64,
 }
 
 impl Committer {
@@ -91,6 +95,7 @@ impl Committer {
             }
         });
         let dirty = false;
+        let applied = commits.load(Ordering::Relaxed);
         Self {
             store,
             shards,
@@ -103,6 +108,7 @@ impl Committer {
             hints,
             damage,
             dirty,
+            applied,
         }
     }
 
@@ -169,7 +175,8 @@ impl Committer {
             }
             return result;
         }
-        self.commits.fetch_add(1, Ordering::Relaxed);
+        // Before anybody is answered: who counts on an answer has seen its commit.
+        self.commits.store(self.applied, Ordering::Relaxed);
         waiting.into_iter().for_each(answer);
         Ok(())
     }
@@ -218,11 +225,16 @@ impl Committer {
     }
 
     fn step_all(&self, trees: &mut Trees, operations: &[Operation]) -> (Vec<Outcome>, Finished) {
-        // Trees first: one that is built now must follow all that this group changes.
+        // Trees first: one that is built now must follow all that this group changes. And what
+        // changes all shards, before the group works on copies of them.
         let mut asked: Vec<Option<Outcome>> = operations
             .iter()
             .map(|operation| match operation {
                 Operation::Tree { shard, .. } => Some(Outcome::Tree(self.tree(trees, *shard))),
+                Operation::Witness { witnesses, .. } => {
+                    self.shards.witnessed_by(witnesses);
+                    Some(Outcome::Witness)
+                }
                 _ => None,
             })
             .collect();
@@ -281,12 +293,13 @@ impl Committer {
         let losing: Vec<ShardId> = emptied_shards.clone().chain(pruned).collect();
         self.shards.close(&losing, true);
         if !batch.is_empty() {
-            let applied =
-                reach(Point::StoreCommit, "store.commit").and_then(|()| self.store.apply(batch));
+            let applied = reach(Point::StoreCommit, "store.commit")
+                .and_then(|()| self.store.apply(numbered(batch, self.applied + 1)));
             if let Err(error) = applied {
                 self.shards.close(&losing, false);
                 return Err(error);
             }
+            self.applied += 1;
             self.dirty = true;
         }
         self.shards.install(shards);
@@ -340,8 +353,8 @@ fn step(group: &mut Group<'_>, operation: &Operation) -> Outcome {
             group.meta(batch);
             Outcome::Meta
         }
-        Operation::Tree { .. } => {
-            unreachable!("trees are answered before the group is stepped through")
+        Operation::Tree { .. } | Operation::Witness { .. } => {
+            unreachable!("these are answered before the group is stepped through")
         }
     }
 }
@@ -379,7 +392,8 @@ fn answer(waiting: Waiting) {
             }
             (Operation::Tree { tree, .. }, Outcome::Tree(result)) => drop(tree.send(result)),
             (Operation::Hint(hint), Outcome::Hint(outcome)) => hint.answer(outcome),
-            (Operation::Meta { done, .. }, Outcome::Meta) => drop(done.send(Ok(()))),
+            (Operation::Witness { done, .. }, Outcome::Witness)
+            | (Operation::Meta { done, .. }, Outcome::Meta) => drop(done.send(Ok(()))),
             _ => unreachable!("step() answers each kind of operation with its own kind of outcome"),
         },
     }

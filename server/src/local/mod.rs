@@ -39,6 +39,7 @@ use triad_replica::message::{PulledRecord, ShardReply, ShardRequest};
 use triad_replica::record::{Basis, Change, Limits, Record};
 use triad_replica::refusal::Refusal;
 use triad_replica::shard::ShardReplica;
+use triad_replica::start::Witnesses;
 use triad_replica::store::{Batch, Key, Store, StoreError, StoreStats};
 use triad_ring::{ShardCount, ShardId};
 
@@ -82,7 +83,9 @@ pub(crate) struct LocalReplica {
 
 impl LocalReplica {
     /// Starts the committer over a store and the shards loaded from it. New writes are refused once
-    /// they would wait for longer than `queue_wait`.
+    /// they would wait for longer than `queue_wait`. `commits` is how many commits it has made durable so far,
+    /// and is kept up to date.
+    #[allow(clippy::too_many_arguments)] // each is another part of the node, and one caller has them
     pub(crate) fn start(
         store: Arc<dyn Store>,
         replicas: Vec<ShardReplica>,
@@ -90,11 +93,11 @@ impl LocalReplica {
         limits: Limits,
         hints: Arc<Hints>,
         queue_wait: Duration,
+        commits: Arc<AtomicU64>,
         on_failure: OnFailure,
     ) -> std::io::Result<Self> {
         let shards = Arc::new(Shards::new(replicas));
         let queue = Arc::new(Queue::new(queue_wait));
-        let commits = Arc::new(AtomicU64::new(0));
         let garbage = Arc::new(GarbageCounts::new(shard_count));
         let trees = Arc::new(Mutex::new(Trees::default()));
         let damage = Arc::new(Damage::new(shard_count));
@@ -194,6 +197,11 @@ impl LocalReplica {
         self.ask(|done| Operation::Milestone { shard, milestone, done }).await
     }
 
+    /// Tells all shards who has recorded this start of the store.
+    pub(crate) async fn witness(&self, witnesses: Witnesses) -> Result<(), WriteError> {
+        self.ask(|done| Operation::Witness { witnesses, done }).await
+    }
+
     /// Writes rows of the node itself.
     pub(crate) async fn meta(&self, batch: Batch) -> Result<(), WriteError> {
         self.ask(|done| Operation::Meta { batch, done }).await
@@ -291,7 +299,7 @@ impl LocalReplica {
         self.store.stats()
     }
 
-    /// Groups made durable since the start.
+    /// How many commits the store has made durable in its life.
     pub(crate) fn commits(&self) -> u64 {
         self.commits.load(std::sync::atomic::Ordering::Relaxed)
     }

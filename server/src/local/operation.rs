@@ -10,6 +10,7 @@ use triad_replica::member::Member;
 use triad_replica::message::{PulledRecord, ShardReply, ShardRequest, Standing};
 use triad_replica::record::{Basis, Change, Known, Record, Request, Updated};
 use triad_replica::refusal::Refusal;
+use triad_replica::start::Witnesses;
 use triad_replica::store::{Batch, StoreError};
 use triad_ring::ShardId;
 
@@ -120,6 +121,8 @@ pub(crate) enum Operation {
     Tree { shard: ShardId, tree: oneshot::Sender<Result<Option<(Standing, HashTree)>, WriteError>> },
     /// Something about hints.
     Hint(HintOperation),
+    /// Who has recorded this start of the store.
+    Witness { witnesses: Witnesses, done: oneshot::Sender<Result<(), WriteError>> },
     /// Rows of the node itself.
     Meta { batch: Batch, done: oneshot::Sender<Result<(), WriteError>> },
 }
@@ -152,7 +155,10 @@ impl Operation {
                     Replacement::Nothing => at.key.len(),
                 },
                 Self::Vouch { request, .. } => request.garbage.iter().map(Garbage::bytes).sum(),
-                Self::Shard { .. } | Self::Milestone { .. } | Self::Tree { .. } => 0,
+                Self::Shard { .. }
+                | Self::Milestone { .. }
+                | Self::Tree { .. }
+                | Self::Witness { .. } => 0,
                 Self::Hint(hint) => hint.bytes(),
                 Self::Meta { batch, .. } => batch.bytes(),
             }
@@ -162,7 +168,11 @@ impl Operation {
     pub(crate) fn is_control(&self) -> bool {
         matches!(
             self,
-            Self::Shard { .. } | Self::Milestone { .. } | Self::Tree { .. } | Self::Meta { .. }
+            Self::Shard { .. }
+                | Self::Milestone { .. }
+                | Self::Tree { .. }
+                | Self::Witness { .. }
+                | Self::Meta { .. }
         )
     }
 
@@ -177,6 +187,7 @@ impl Operation {
             | Self::Vouch { .. }
             | Self::Milestone { .. }
             | Self::Tree { .. }
+            | Self::Witness { .. }
             | Self::Meta { .. } => Wanted::always(),
         }
     }
@@ -198,7 +209,9 @@ impl Operation {
             Self::Milestone { done, .. } => drop(done.send(Err(error))),
             Self::Tree { tree, .. } => drop(tree.send(Err(error))),
             Self::Hint(hint) => hint.fail(error),
-            Self::Mend { done, .. } | Self::Meta { done, .. } => drop(done.send(Err(error))),
+            Self::Mend { done, .. } | Self::Witness { done, .. } | Self::Meta { done, .. } => {
+                drop(done.send(Err(error)));
+            }
         }
     }
 }

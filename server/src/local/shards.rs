@@ -7,6 +7,7 @@ use std::sync::{PoisonError, RwLock};
 use triad_replica::configuration::Epoch;
 use triad_replica::refusal::Refusal;
 use triad_replica::shard::{Access, ShardReplica};
+use triad_replica::start::Witnesses;
 use triad_ring::ShardId;
 
 /// All shards of one store. Only the committer writes; a reader holds a lock for a few
@@ -74,6 +75,15 @@ impl Shards {
             if let Some(slot) = self.table.get(shard.get() as usize) {
                 *slot.replica.write().unwrap_or_else(PoisonError::into_inner) = replica;
             }
+        }
+    }
+
+    /// Tells all shards who has recorded this start of the store. Between groups, for a group works on
+    /// copies.
+    pub(super) fn witnessed_by(&self, witnesses: &Witnesses) {
+        for slot in &self.table {
+            let mut replica = slot.replica.write().unwrap_or_else(PoisonError::into_inner);
+            replica.witnessed_by(witnesses.clone());
         }
     }
 

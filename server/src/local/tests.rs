@@ -52,6 +52,7 @@ fn fixture() -> Fixture {
         Limits::default(),
         hints(&*store, &Config::default()),
         LONGEST,
+        Arc::default(),
         on_failure,
     );
     Fixture { local: local.expect("a thread"), store, failures }
@@ -178,6 +179,7 @@ async fn what_is_written_after_a_purge_in_the_same_group_stays() {
         Limits::default(),
         hints(&*store, &Config::default()),
         LONGEST,
+        Arc::default(),
         Box::new(|failure| panic!("the store is good: {failure}")),
     )
     .expect("a thread");
@@ -339,6 +341,7 @@ fn start(store: &Arc<MemoryStore>, replica: ShardReplica) -> LocalReplica {
         Limits::default(),
         hints(&**store, &Config::default()),
         LONGEST,
+        Arc::default(),
         Box::new(drop), // a crash of the store ends its committer
     )
     .expect("a thread")

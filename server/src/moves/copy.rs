@@ -25,7 +25,6 @@ use crate::failpoint::Point;
 use crate::liveness::Liveness;
 use crate::local::{Adoption, Milestone, WriteError};
 use crate::node::Node;
-use crate::peers;
 
 /// How long one step of copying may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -244,7 +243,7 @@ pub(crate) async fn call(node: &Arc<Node>, to: Member, request: PullRequest) -> 
     }
     let mut client = node.peers.bulk(to.node).await.ok()?;
     let mut request = wire::PullRequest::from(request);
-    request.hello = Some(peers::hello(&node.identity, Some(node.cluster.id)));
+    request.hello = Some(node.hello());
     if let Ok(Ok(response)) = tokio::time::timeout(PATIENCE, client.pull(request)).await {
         let reply = PullReply::try_from(response.into_inner()).ok()?;
         if let PullReply::Refused { newest: Some(newest) } = &reply {

@@ -62,7 +62,7 @@ pub(super) async fn ask(
     let ask = async {
         let mut client =
             node.peers.bulk(of).await.map_err(|error| unreachable(error.to_string()))?;
-        let hello = Some(peers::hello(&node.identity, Some(node.cluster.id)));
+        let hello = Some(node.hello());
         let request = wire::OperateRequest { hello, action: Some(action) };
         client.operate(request).await.map_err(OperationError::Refused)
     };

@@ -2,7 +2,8 @@
 
 use triad_proto::peer::v1 as wire;
 use triad_proto::v1;
-use triad_replica::member::StoreId;
+use triad_replica::member::{Member, StartNonce, StoreId};
+use triad_replica::start::Start;
 use triad_ring::{ClusterId, Incarnation, NodeId};
 
 use crate::book::{Contact, NodeState};
@@ -97,8 +98,20 @@ pub(crate) struct Sender {
     pub(crate) node: NodeId,
     pub(crate) store: StoreId,
     pub(crate) incarnation: Incarnation,
+    pub(crate) nonce: StartNonce,
+    /// How many commits its store has made.
+    pub(crate) commits: u64,
     /// None: it has no cluster yet.
     pub(crate) cluster: Option<ClusterId>,
+}
+
+impl Sender {
+    /// Which start of which store it is.
+    pub(crate) fn start(&self) -> Start {
+        let member = Member { node: self.node, store: self.store };
+        let Self { incarnation, nonce, commits, .. } = *self;
+        Start { member, incarnation, nonce, commits }
+    }
 }
 
 impl TryFrom<&wire::Hello> for Sender {
@@ -114,6 +127,8 @@ impl TryFrom<&wire::Hello> for Sender {
             node: NodeId::from_bytes(id16(&hello.node_id, "hello.node_id")?),
             store: StoreId::from_bytes(id16(&hello.store_id, "hello.store_id")?),
             incarnation: Incarnation::new(hello.incarnation),
+            nonce: StartNonce(id16(&hello.start_nonce, "hello.start_nonce")?),
+            commits: hello.commit_number,
             cluster,
         })
     }

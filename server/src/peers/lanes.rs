@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
 use triad_proto::peer::v1 as wire;
 use triad_proto::peer::v1::peer_service_client::PeerServiceClient;
 use triad_ring::NodeId;
@@ -72,6 +71,12 @@ impl Route {
         dial(&address).await
     }
 
+    /// Why a stream was not opened; what was held against this start is noted.
+    fn refused(&self, status: &Status) -> String {
+        self.introduction.refused(self.to, status);
+        status.message().to_owned()
+    }
+
     /// What of the queued batches gets through, after the introduction.
     fn outgoing<B: Send + 'static>(
         &self,
@@ -111,8 +116,10 @@ impl Lane for DataLane {
         wire::DataBatch { hello: None, requests, contacts: Vec::new() }
     }
 
-    fn unpack(&self, batch: Self::ReplyBatch) -> Vec<(u64, Self::Reply)> {
-        batch.replies.into_iter().map(|reply| (reply.id, reply)).collect()
+    fn unpack(&self, batch: Self::ReplyBatch) -> Option<Vec<(u64, Self::Reply)>> {
+        let route = &self.0;
+        let counts = route.introduction.heard(route.to, batch.stamp.as_ref(), &batch.contacts);
+        counts.then(|| batch.replies.into_iter().map(|reply| (reply.id, reply)).collect())
     }
 
     fn open(&self, outgoing: mpsc::Receiver<Self::Batch>) -> Opening<Self::ReplyBatch> {
@@ -125,9 +132,8 @@ impl Lane for DataLane {
                 contacts: vec![route.introduction.own_contact()],
             };
             let batches = route.outgoing(first, outgoing);
-            let replies =
-                client.data(batches).await.map_err(|status| status.message().to_owned())?;
-            introduced(route.to, replies.into_inner(), |batch| batch.hello.as_ref()).await
+            let replies = client.data(batches).await.map_err(|status| route.refused(&status))?;
+            introduced(&route, replies.into_inner(), |batch| batch.hello.as_ref()).await
         }
         .boxed()
     }
@@ -165,9 +171,10 @@ impl Lane for ControlLane {
         wire::ControlBatch { hello: None, requests, contacts }
     }
 
-    fn unpack(&self, batch: Self::ReplyBatch) -> Vec<(u64, Self::Reply)> {
-        self.0.introduction.heard(self.0.to, &batch);
-        batch.replies.into_iter().map(|reply| (reply.id, reply)).collect()
+    fn unpack(&self, batch: Self::ReplyBatch) -> Option<Vec<(u64, Self::Reply)>> {
+        let route = &self.0;
+        let counts = route.introduction.heard(route.to, batch.stamp.as_ref(), &batch.contacts);
+        counts.then(|| batch.replies.into_iter().map(|reply| (reply.id, reply)).collect())
     }
 
     fn open(&self, outgoing: mpsc::Receiver<Self::Batch>) -> Opening<Self::ReplyBatch> {
@@ -181,9 +188,8 @@ impl Lane for ControlLane {
                 contacts: vec![route.introduction.own_contact()],
             };
             let batches = route.outgoing(first, outgoing);
-            let replies =
-                client.control(batches).await.map_err(|status| status.message().to_owned())?;
-            introduced(route.to, replies.into_inner(), |batch| batch.hello.as_ref()).await
+            let replies = client.control(batches).await.map_err(|status| route.refused(&status))?;
+            introduced(&route, replies.into_inner(), |batch| batch.hello.as_ref()).await
         }
         .boxed()
     }
@@ -194,19 +200,17 @@ type Opening<B> = BoxFuture<'static, Result<Streaming<B>, String>>;
 /// Reads the first reply batch, which says who answered: behind an address another node may
 /// live now than the one that was meant.
 async fn introduced<B>(
-    to: NodeId,
+    route: &Route,
     mut replies: Streaming<B>,
     hello: impl Fn(&B) -> Option<&wire::Hello>,
 ) -> Result<Streaming<B>, String> {
+    let to = route.to;
     let first = tokio::time::timeout(DIAL_TIMEOUT, replies.message())
         .await
         .map_err(|_| format!("node {to} did not introduce itself within {DIAL_TIMEOUT:?}"))?
-        .map_err(|status| status.message().to_owned())?
+        .map_err(|status| route.refused(&status))?
         .ok_or_else(|| format!("node {to} closed the stream"))?;
-    let answered: Option<&Bytes> = hello(&first).map(|hello| &hello.node_id);
-    if answered.is_some_and(|id| id.as_ref() == to.as_bytes()) {
-        Ok(replies)
-    } else {
-        Err(format!("another node than {to} answered at its address"))
-    }
+    let answered = hello(&first).ok_or_else(|| format!("node {to} did not introduce itself"))?;
+    route.introduction.recorded(to, answered)?;
+    Ok(replies)
 }

@@ -66,8 +66,9 @@ pub(crate) trait Lane: Send + Sync + 'static {
     fn expects_reply(request: &Self::Request) -> bool;
     /// Packs requests with their ids into one message.
     fn pack(&self, requests: Vec<(u64, Self::Request)>) -> Self::Batch;
-    /// The replies of a message, with the ids of their requests.
-    fn unpack(&self, batch: Self::ReplyBatch) -> Vec<(u64, Self::Reply)>;
+    /// The replies of a message, with the ids of their requests. None: they count for nothing, and
+    /// the stream is at its end.
+    fn unpack(&self, batch: Self::ReplyBatch) -> Option<Vec<(u64, Self::Reply)>>;
     /// Dials and opens the stream.
     fn open(
         &self,
@@ -240,7 +241,10 @@ impl<L: Lane> Worker<L> {
         let lane = &self.lane;
         let receive = async {
             while let Some(Ok(batch)) = replies.next().await {
-                for (id, answer) in lane.unpack(batch) {
+                let Some(answers) = lane.unpack(batch) else {
+                    return;
+                };
+                for (id, answer) in answers {
                     pending.complete(id, answer);
                 }
             }

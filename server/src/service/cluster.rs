@@ -30,7 +30,6 @@ use crate::liveness::Liveness;
 use crate::local::{Address, WriteError};
 use crate::moves::{facts, ideal_members, misplaced};
 use crate::node::Node;
-use crate::peers;
 use crate::peers::data::{read_answer, read_request};
 use crate::web::Health;
 
@@ -178,7 +177,7 @@ pub(crate) async fn ask_status(node: &Arc<Node>, of: NodeId) -> Option<wire::Nod
     }
     let ask = async {
         let mut client = node.peers.bulk(of).await.ok()?;
-        let hello = Some(peers::hello(&node.identity, Some(node.cluster.id)));
+        let hello = Some(node.hello());
         client.node_status(wire::NodeStatusRequest { hello }).await.ok()
     };
     if let Ok(Some(response)) = tokio::time::timeout(PATIENCE, ask).await {

@@ -70,7 +70,7 @@ async fn say_goodbye(
     own.operation.clone_from(&enrolment.operation);
     let told = rows::load_contacts(&**store)?.into_iter().map(|contact| {
         let request = wire::IdentifyRequest {
-            hello: Some(peers::hello(&host.identity, Some(cluster.id))),
+            hello: Some(peers::hello(&host.identity, Some(cluster.id), host.identity.commits)),
             contact: Some(own.clone()),
             may_bootstrap: false,
         };

@@ -29,8 +29,17 @@ fn start(store: &Arc<MemoryStore>, replica: ShardReplica) -> LocalReplica {
     let no_failure = Box::new(|failure| panic!("the store is good: {failure}"));
     let hints = Hints::load(&*store, &Config::default()).expect("a readable store");
     let (replicas, hints) = (vec![replica], Arc::new(hints));
-    LocalReplica::start(store, replicas, one, Limits::default(), hints, LONGEST, no_failure)
-        .expect("a thread")
+    LocalReplica::start(
+        store,
+        replicas,
+        one,
+        Limits::default(),
+        hints,
+        LONGEST,
+        Arc::default(),
+        no_failure,
+    )
+    .expect("a thread")
 }
 
 fn member_alone() -> (LocalReplica, Arc<MemoryStore>) {

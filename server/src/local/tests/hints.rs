@@ -112,6 +112,7 @@ fn restarted(store: &Arc<MemoryStore>, hints: &Arc<Hints>) -> LocalReplica {
         Limits::default(),
         Arc::clone(hints),
         LONGEST,
+        Arc::default(),
         Box::new(|failure| panic!("the store is good: {failure}")),
     );
     local.expect("a thread")

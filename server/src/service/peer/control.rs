@@ -12,7 +12,8 @@ use triad_proto::peer::v1::control_request::Request;
 use triad_replica::configuration::{Configuration, Epoch};
 use triad_replica::member::Member;
 use triad_replica::message::{Removal, RemovalReason, ShardRequest};
-use triad_ring::{Incarnation, Message, NodeId, ShardId};
+use triad_replica::start::Start;
+use triad_ring::{Message, NodeId, ShardId};
 
 use crate::book::NodeState;
 use crate::liveness::{INDIRECT_PING, Liveness};
@@ -25,12 +26,13 @@ use crate::pulse::heard;
 pub(super) struct ControlInbound {
     node: Arc<Node>,
     from: NodeId,
-    incarnation: Incarnation,
+    /// The start that the stream belongs to.
+    start: Start,
 }
 
 impl ControlInbound {
     pub(super) fn new(node: Arc<Node>, sender: &Sender) -> Self {
-        Self { node, from: sender.node, incarnation: sender.incarnation }
+        Self { node, from: sender.node, start: sender.start() }
     }
 }
 
@@ -48,8 +50,11 @@ impl Inbound for ControlInbound {
         if sender.is_some_and(|contact| contact.state == NodeState::Left) {
             return Err(Status::failed_precondition("the calling node has left the cluster"));
         }
+        if let Some(distrust) = outdated(&self.node, &self.start) {
+            return Err(distrust);
+        }
         learn_all(&self.node.book, &batch.contacts);
-        heard(&self.node, self.from, self.incarnation);
+        heard(&self.node, self.from, self.start.incarnation);
         let mut running = Vec::new();
         for request in batch.requests {
             match request.request {
@@ -86,6 +91,11 @@ impl Inbound for ControlInbound {
             contacts: Vec::new(),
         }
     }
+}
+
+/// Why nothing more of a start counts, when the node has started again since.
+pub(super) fn outdated(node: &Node, start: &Start) -> Option<Status> {
+    node.starts.distrust(start, &node.identity.name).map(Status::from)
 }
 
 /// None for what cannot be answered: the asker's own patience ends.

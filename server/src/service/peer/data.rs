@@ -13,23 +13,29 @@ use triad_replica::configuration::Epoch;
 use triad_replica::hint::HeldRecord;
 use triad_replica::record::Record;
 use triad_replica::refusal::Refusal;
+use triad_replica::start::Start;
 use triad_ring::{RingId, ShardId};
 
+use super::control::outdated;
 use crate::coordinator::{self, Forwardable};
 use crate::deadline::Deadline;
+use crate::introduce::soon_introduced;
 use crate::local::{Address, Wanted, WriteError, decode_record};
 use crate::node::Node;
+use crate::peers::contact::Sender;
 use crate::peers::{Inbound, stamp};
 use crate::service::kv;
 
 /// One node's data stream to this node.
 pub(super) struct DataInbound {
     node: Arc<Node>,
+    /// The start that the stream belongs to.
+    start: Start,
 }
 
 impl DataInbound {
-    pub(super) fn new(node: Arc<Node>) -> Self {
-        Self { node }
+    pub(super) fn new(node: Arc<Node>, sender: &Sender) -> Self {
+        Self { node, start: sender.start() }
     }
 }
 
@@ -42,6 +48,9 @@ impl Inbound for DataInbound {
         &mut self,
         batch: wire::DataBatch,
     ) -> Result<Vec<BoxFuture<'static, Option<wire::DataReply>>>, Status> {
+        if let Some(distrust) = outdated(&self.node, &self.start) {
+            return Err(distrust);
+        }
         let start = |request| answer(Arc::clone(&self.node), request).map(Some).boxed();
         Ok(batch.requests.into_iter().map(start).collect())
     }
@@ -85,6 +94,7 @@ async fn run(node: &Arc<Node>, request: wire::DataRequest) -> Result<Reply, Writ
     }
     let epoch = request.epoch.map_or(Epoch::NONE, Epoch::from);
     let shard = ShardId::new(request.shard);
+    soon_introduced(node, shard).await;
     match request.request {
         Some(Request::Merge(merge)) => {
             let at = address(node, shard, merge.bucket, merge.key)?;

@@ -22,6 +22,7 @@ use triad_ring::NodeId;
 use crate::background::anti_entropy;
 use crate::book::{Contact, NodeState};
 use crate::host::Host;
+use crate::introduce;
 use crate::node::Node;
 use crate::peers::contact::{BadPeer, Sender};
 use crate::peers::{self, Direction, Inbound, PROTOCOL_VERSION};
@@ -48,6 +49,18 @@ impl PeerPort {
     #[allow(clippy::result_large_err)]
     fn node(&self) -> Result<&Arc<Node>, Status> {
         self.host.built_node().ok_or_else(|| self.host.not_joined().into())
+    }
+
+    /// Holds a Hello against this node's cluster, and its start against those that were met before.
+    async fn meet(
+        &self,
+        node: &Arc<Node>,
+        hello: Option<&wire::Hello>,
+        contacts: &[wire::Contact],
+    ) -> Result<Sender, Status> {
+        let sender = self.admit(node, hello)?;
+        introduce::meet(node, &sender, contacts).await?;
+        Ok(sender)
     }
 
     /// Holds a Hello against this node's cluster.
@@ -144,13 +157,16 @@ impl PeerService for PeerPort {
             if let Some(sender) = same {
                 node.peers.faults().connects(sender.node).await.map_err(Status::unavailable)?;
             }
-            if same.is_some_and(|sender| sender.cluster == Some(node.cluster.id)) {
-                peers::learn_all(&host.book, std::slice::from_ref(contact));
+            if let Some(sender) = same.filter(|one| one.cluster == Some(node.cluster.id)) {
+                introduce::hear_of(node, &sender, contact);
             }
         }
         let own = host.book.own();
         Ok(Response::new(wire::IdentifyResponse {
-            hello: Some(peers::hello(&host.identity, node.map(|node| node.cluster.id))),
+            hello: Some(node.map_or_else(
+                || peers::hello(&host.identity, None, host.identity.commits),
+                |node| node.hello(),
+            )),
             contact: Some(wire::Contact::from(&*own)),
             may_bootstrap: host.may_bootstrap(),
             ring_member: own.state.is_ring_member(),
@@ -171,6 +187,7 @@ impl PeerService for PeerPort {
             return Err(wrong_cluster(node, &sender));
         }
         node.peers.faults().connects(sender.node).await.map_err(Status::unavailable)?;
+        introduce::admit(node, &sender).await?;
         if let Some(contact) = &asked.contact {
             let contact = Contact::try_from(contact)?;
             tracing::info!(name = %contact.name, node = %contact.node, address = %contact.peer_address, "admitted");
@@ -194,15 +211,14 @@ impl PeerService for PeerPort {
         let node = Arc::clone(self.node()?);
         let mut requests = request.into_inner();
         let first = first_message(&mut requests).await?;
-        let from = self.admit(&node, first.hello.as_ref())?.node;
-        peers::learn_all(&node.book, &first.contacts);
-        let hello = Some(peers::hello(&node.identity, Some(node.cluster.id)));
+        let sender = self.meet(&node, first.hello.as_ref(), &first.contacts).await?;
+        let hello = Some(node.hello());
         let introduction = wire::DataReplyBatch { hello, ..Default::default() };
-        if departed(&node, from).is_some() {
+        if departed(&node, sender.node).is_some() {
             return Err(Status::failed_precondition("the calling node has left the cluster"));
         }
-        let inbound = data::DataInbound::new(Arc::clone(&node));
-        let stream = serve(&node, from, inbound, requests, introduction).await?;
+        let inbound = data::DataInbound::new(Arc::clone(&node), &sender);
+        let stream = serve(&node, sender.node, inbound, requests, introduction).await?;
         Ok(Response::new(stream))
     }
 
@@ -213,9 +229,8 @@ impl PeerService for PeerPort {
         let node = Arc::clone(self.node()?);
         let mut requests = request.into_inner();
         let first = first_message(&mut requests).await?;
-        let sender = self.admit(&node, first.hello.as_ref())?;
-        peers::learn_all(&node.book, &first.contacts);
-        let hello = Some(peers::hello(&node.identity, Some(node.cluster.id)));
+        let sender = self.meet(&node, first.hello.as_ref(), &first.contacts).await?;
+        let hello = Some(node.hello());
         let introduction = wire::ControlReplyBatch { hello, ..Default::default() };
         if let Some(contact) = departed(&node, sender.node) {
             // All that a node which was sent away is told, so that it learns of it.
@@ -235,7 +250,7 @@ impl PeerService for PeerPort {
     ) -> Result<Response<wire::PullResponse>, Status> {
         let node = Arc::clone(self.node()?);
         let asked = request.into_inner();
-        let sender = self.admit(&node, asked.hello.as_ref())?;
+        let sender = self.meet(&node, asked.hello.as_ref(), &[]).await?;
         node.peers.faults().connects(sender.node).await.map_err(Status::unavailable)?;
         pull::answer(&node, sender.node, asked).await.map(Response::new)
     }
@@ -246,7 +261,7 @@ impl PeerService for PeerPort {
     ) -> Result<Response<wire::VouchResponse>, Status> {
         let node = Arc::clone(self.node()?);
         let asked = request.into_inner();
-        self.admit(&node, asked.hello.as_ref())?;
+        self.meet(&node, asked.hello.as_ref(), &[]).await?;
         crate::background::tombstone_gc::vouch(&node, asked).await.map(Response::new)
     }
 
@@ -256,7 +271,7 @@ impl PeerService for PeerPort {
     ) -> Result<Response<wire::CompareTreesResponse>, Status> {
         let node = self.node()?;
         let asked = request.into_inner();
-        let sender = self.admit(node, asked.hello.as_ref())?;
+        let sender = self.meet(node, asked.hello.as_ref(), &[]).await?;
         let from = Member { node: sender.node, store: sender.store };
         Ok(Response::new(anti_entropy::answer(node, from, &asked).await))
     }
@@ -266,7 +281,7 @@ impl PeerService for PeerPort {
         request: Request<wire::NodeStatusRequest>,
     ) -> Result<Response<wire::NodeStatusResponse>, Status> {
         let node = self.node()?;
-        let sender = self.admit(node, request.into_inner().hello.as_ref())?;
+        let sender = self.meet(node, request.into_inner().hello.as_ref(), &[]).await?;
         node.peers.faults().connects(sender.node).await.map_err(Status::unavailable)?;
         Ok(Response::new(node_status(node)))
     }
@@ -277,7 +292,7 @@ impl PeerService for PeerPort {
     ) -> Result<Response<wire::OperateResponse>, Status> {
         let node = self.node()?;
         let asked = request.into_inner();
-        let sender = self.admit(node, asked.hello.as_ref())?;
+        let sender = self.meet(node, asked.hello.as_ref(), &[]).await?;
         node.peers.faults().connects(sender.node).await.map_err(Status::unavailable)?;
         crate::operations::serve(node, asked.action).await.map(Response::new)
     }
