@@ -17,7 +17,7 @@ use crate::background::anti_entropy::{AntiEntropy, anti_entropy_task};
 use crate::background::tombstone_gc::tombstone_gc_task;
 use crate::background::{acquaint_task, expiry_task, handoff_task, mender_task, scrub_task};
 use crate::clock::Clock;
-use crate::coordinator::Repairs;
+use crate::coordinator::{Repairs, Room};
 use crate::data_dir::LossReason;
 use crate::directory::Directory;
 use crate::hints::Hints;
@@ -132,6 +132,7 @@ fn build(parts: &Parts, membership: Membership) -> Result<(Arc<Node>, Entry), St
         hints,
         door: host.door.clone(),
         retries: RetryBudget::default(),
+        room: Room::default(),
         alarms: Arc::clone(&host.alarms),
         losses: Arc::clone(&host.losses),
         starts,

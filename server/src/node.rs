@@ -15,7 +15,7 @@ use crate::background::anti_entropy::AntiEntropy;
 use crate::book::Book;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::coordinator::Repairs;
+use crate::coordinator::{Repairs, Room};
 use crate::directory::Directory;
 use crate::door::Door;
 use crate::hints::Hints;
@@ -53,6 +53,7 @@ pub(crate) struct Node {
     pub(crate) door: Door,
     /// What trying again is paid from.
     pub(crate) retries: RetryBudget,
+    pub(crate) room: Room,
     pub(crate) alarms: Arc<Alarms>,
     pub(crate) losses: Arc<Losses>,
     pub(crate) starts: Arc<Starts>,

@@ -86,6 +86,7 @@ async fn ping(node: Arc<Node>, to: NodeId, probe: ProbeId, patience: Duration) {
         Ok(Some(Reply::Pong(pong))) => {
             node.clock.heard(to, pong.wall_ms, asked_at);
             node.hints.heard(to, pong.held);
+            node.room.heard(to, pong.full);
             let incarnation = Incarnation::new(pong.incarnation);
             detect(&node, Input::Answered { probe, incarnation });
         }

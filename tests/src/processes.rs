@@ -100,9 +100,8 @@ impl Cluster {
         for _ in 0..count {
             cluster.add();
         }
-        let seeds: Vec<String> = cluster.nodes.iter().map(Node::peer_address).collect();
+        cluster.name_seeds();
         for (index, node) in cluster.nodes.iter_mut().enumerate() {
-            node.set("TRIAD_CLUSTER_SEEDS", &seeds.join(","));
             node.set("TRIAD_CLUSTER_BOOTSTRAP", if index == 0 { "true" } else { "false" });
         }
         cluster
@@ -110,12 +109,19 @@ impl Cluster {
 
     /// Starts one more node, which joins through those that are there.
     pub fn grow(&mut self) -> &mut Node {
-        let seeds: Vec<String> = self.nodes.iter().map(Node::peer_address).collect();
-        let node = self.add();
-        node.set("TRIAD_CLUSTER_SEEDS", &seeds.join(","));
-        node.set("TRIAD_CLUSTER_BOOTSTRAP", "false");
+        self.add().set("TRIAD_CLUSTER_BOOTSTRAP", "false");
+        self.name_seeds();
+        let node = self.nodes.last_mut().expect("just added");
         node.start();
         node
+    }
+
+    /// At its next start each node knows all that are there now, as one who runs a cluster would see to.
+    fn name_seeds(&mut self) {
+        let seeds: Vec<String> = self.nodes.iter().map(Node::peer_address).collect();
+        for node in &mut self.nodes {
+            node.set("TRIAD_CLUSTER_SEEDS", &seeds.join(","));
+        }
     }
 
     fn add(&mut self) -> &mut Node {
@@ -143,6 +149,7 @@ impl Cluster {
         .await;
         assert!(self.nodes[index].stop(limit).success(), "who has left ends well");
         self.nodes.remove(index);
+        self.name_seeds();
     }
 
     /// How many shards it has.

@@ -13,6 +13,7 @@ mod put;
 mod repair;
 mod repeat;
 mod reread;
+mod room;
 mod sloppy;
 
 use std::fmt;
@@ -39,6 +40,7 @@ pub(crate) use forward::{Forwardable, Reply, overloaded, to_wire};
 pub(crate) use locate::{locate, locate_by_ring, refresh};
 pub(crate) use repair::Repairs;
 pub(crate) use repeat::Asked;
+pub(crate) use room::Room;
 
 pub(crate) use sloppy::{FALLBACKS, hints_full};
 

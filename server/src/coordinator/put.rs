@@ -18,6 +18,7 @@ use super::locate::{locate, refresh};
 use super::missed::{self, Answers};
 use super::repeat::{self, Look};
 use super::reread::{Reread, read_again};
+use super::room::refuse_without_room;
 use super::sloppy::is_sloppy;
 use super::{
     Attempt, Completed, HOPS_MAX, Outcome, Parcel, Pauses, Write, Written, refuse_hopeless,
@@ -192,6 +193,7 @@ pub(super) async fn mint(
             let requirement = Requirement::new(write.level, &configuration, Operation::Write);
             refuse_hopeless(node, write.level, &configuration, &requirement)
                 .map_err(RequestError::QuorumNotMet)?;
+            refuse_without_room(node, write, &configuration, &requirement)?;
         }
         let request = write.request.map(|asked| Remembered { request: asked.request, again });
         // The second attempt ends what is stored already.
@@ -459,6 +461,9 @@ async fn count(
         let newer =
             newest.is_some_and(|newest| super::heard_of(node, member, configuration, &newest));
         stale |= matches!(answer, PutAnswer::Failed(Failure::StaleEpoch));
+        if matches!(answer, PutAnswer::Failed(Failure::NoSpace)) {
+            node.room.heard(member.node, true);
+        }
         match tally.record(member, answer) {
             Verdict::Enough => {
                 let outcome = Outcome {

@@ -120,6 +120,8 @@ fn retry_after(error: &RequestError) -> Option<Duration> {
     match error {
         RequestError::Overloaded { retry_after, .. } => Some(*retry_after),
         RequestError::NoSpace(_) | RequestError::HintsFull(_) => Some(Duration::from_secs(5)),
+        // Until somebody has read the siblings and written one value for them.
+        RequestError::SiblingLimit { .. } => Some(Duration::from_secs(1)),
         _ => None,
     }
 }

@@ -124,7 +124,8 @@ async fn pong(node: &Node, ping: &wire::Ping) -> wire::Pong {
     let incarnation = node.identity.incarnation.get();
     let (wall_ms, cluster_ms) = (node.clock.now_ms(), node.clock.cluster_ms());
     let held = node.hints.counts().acknowledging;
-    let own = wire::Pong { reached: true, incarnation, wall_ms, cluster_ms, held };
+    let full = node.local.stats().full.is_some();
+    let own = wire::Pong { reached: true, incarnation, wall_ms, cluster_ms, held, full };
     let Ok(target) = <[u8; 16]>::try_from(ping.target.as_ref()) else {
         return own;
     };
