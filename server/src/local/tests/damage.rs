@@ -178,7 +178,7 @@ async fn a_scrub_reads_every_row_in_slices_and_finds_every_damaged_one() {
             break;
         }
     }
-    assert_eq!((rows, slices), (2_001, 2));
+    assert_eq!((rows, slices), (2_002, 2), "the records, and the number of commits");
 
     for key in ["key 3", "key 1999"] {
         assert!(store.flip_bit(&row_of(key.as_bytes()), 3));
