@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,4 +158,40 @@ async fn a_copied_data_directory_started_beside_the_original_is_refused_and_beco
     everything_reads_back(&cluster, &history).await;
     assert!(!cluster.nodes().iter().any(quarantined), "the original goes on");
     assert!(cluster.running().iter().all(|runs| *runs));
+}
+
+/// The command with the directory read-only for it alone. None when this machine allows no mount namespaces.
+fn with_read_only(directory: &Path, command: &Command) -> Option<Command> {
+    let allowed = Command::new("unshare").args(["--mount", "--map-root-user", "true"]).status();
+    allowed.is_ok_and(|status| status.success()).then(|| {
+        let script = r#"mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@""#;
+        let mut wrapped = Command::new("unshare");
+        wrapped.args(["--mount", "--map-root-user", "sh", "-c", script]).arg(directory);
+        wrapped.arg(command.get_program()).args(command.get_args());
+        wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        wrapped
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_only_disk_is_named_and_no_store_is_given_up_for_it() {
+    let mut cluster = Cluster::start(3, Settings::small()).await;
+    let history = Arc::new(History::new());
+    fill(&cluster.client(), &history, KEYS, AT_ONCE).await;
+    cluster.node(1).stop(LIMIT);
+    let node = &cluster.nodes()[1];
+    let Some(mut command) = with_read_only(node.data_dir(), &node.command()) else {
+        eprintln!("skipped: this machine allows no mount namespaces");
+        return;
+    };
+    let ended = command.output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success(), "it cannot serve");
+    let place = node.data_dir().to_str().unwrap();
+    assert!(told.contains("Read-only file system") && told.contains(place), "{told}");
+
+    cluster.node(1).start();
+    cluster.settled_within(3, LIMIT).await;
+    everything_reads_back(&cluster, &history).await;
+    assert!(!cluster.nodes().iter().any(quarantined), "the disk was not at fault for ever");
 }
