@@ -30,7 +30,7 @@ mod engine;
 mod mark;
 mod open;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use engine::SledEngine;
 pub use open::OpenStoreError;

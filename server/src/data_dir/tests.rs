@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use triad_replica::store::{Batch, Key, MetaRow, Store};
 
 use super::*;
+use crate::sled_store::tests::copy;
 
 fn options() -> SledOptions {
     SledOptions::default()
@@ -98,14 +99,8 @@ fn a_lost_store_is_set_aside_and_the_node_goes_on_with_a_new_one() {
 fn a_rolled_back_or_exchanged_store_is_lost() {
     let (_root, path) = new();
     let (_, first, _) = run_once(&path);
-    let keep = |name: &str| {
-        let status = std::process::Command::new("cp")
-            .arg("-r")
-            .arg(path.join("store"))
-            .arg(path.join(name))
-            .status();
-        assert!(status.unwrap().success());
-    };
+    // Not by a child process: between its fork and its exec it holds the locks of all other tests.
+    let keep = |name: &str| copy(&path.join("store"), &path.join(name));
     let put_back = |name: &str| {
         fs::remove_dir_all(path.join("store")).unwrap();
         fs::rename(path.join(name), path.join("store")).unwrap();

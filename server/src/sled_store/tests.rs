@@ -39,7 +39,8 @@ fn quiet() -> SledOptions {
     SledOptions { flush_every: None, ..SledOptions::default() }
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies a directory with all that is in it.
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
