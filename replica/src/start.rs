@@ -169,9 +169,11 @@ impl StartLog {
         self.known.range(store(0)..=store(u8::MAX)).map(|(member, known)| (*member, known))
     }
 
-    /// The store of this member has shown so many commits.
-    pub fn saw_commits(&mut self, member: Member, commits: u64) {
-        if let Some(known) = self.known.get_mut(&member) {
+    /// The recorded start of this member has shown so many commits. Those of a start that is not recorded yet do not
+    /// count: its Hello may be older than its answers, and would seem to show too few.
+    pub fn saw_commits(&mut self, member: Member, incarnation: Incarnation, commits: u64) {
+        let known = self.known.get_mut(&member);
+        if let Some(known) = known.filter(|known| known.incarnation == incarnation) {
             known.commits = known.commits.max(commits);
         }
     }
@@ -297,8 +299,8 @@ mod tests {
     #[test]
     fn an_old_copy_put_back_is_noticed_by_its_starts_or_its_commits() {
         let mut log = log(&[start(1, 1, 4, 7, 100)]);
-        log.saw_commits(member(1, 1), 250);
-        log.saw_commits(member(1, 1), 240);
+        log.saw_commits(member(1, 1), Incarnation::new(4), 250);
+        log.saw_commits(member(1, 1), Incarnation::new(4), 240);
         let (known, told) = (Incarnation::new(4), Incarnation::new(3));
         let older = Suspicion::Older { known, told };
         assert_eq!(log.judge(&start(1, 1, 3, 8, 90)), Judgement::Suspect(older));
@@ -306,6 +308,17 @@ mod tests {
         let fewer = Suspicion::FewerCommits { known: 250, told: 180 };
         assert_eq!(log.judge(&start(1, 1, 5, 8, 180)), Judgement::Suspect(fewer));
         assert_eq!(log.judge(&start(1, 1, 5, 8, 250)), Judgement::New);
+    }
+
+    #[test]
+    fn a_start_is_not_held_against_itself_when_its_answers_overtake_its_hello() {
+        let mut log = log(&[start(1, 1, 4, 7, 100)]);
+        log.saw_commits(member(1, 1), Incarnation::new(5), 103);
+        let hello = start(1, 1, 5, 8, 102);
+        assert_eq!(log.judge(&hello), Judgement::New);
+        log.record(&hello);
+        log.saw_commits(member(1, 1), Incarnation::new(5), 103);
+        assert_eq!(log.judge(&hello), Judgement::Same);
     }
 
     #[test]

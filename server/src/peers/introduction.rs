@@ -127,7 +127,7 @@ impl Introduction for Introductions {
             if !self.starts.may_count(member, incarnation) {
                 return false;
             }
-            self.starts.with_log(|log| log.saw_commits(member, commits));
+            self.starts.with_log(|log| log.saw_commits(member, incarnation, commits));
         }
         learn_all(&self.book, contacts);
         true
