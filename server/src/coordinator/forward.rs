@@ -249,9 +249,7 @@ pub(crate) fn overloaded(node: &Node, shut: Shut) -> RequestError {
 
 /// The same, for a member that was asked in vain.
 fn member_overloaded(node: &Node, member: NodeId) -> RequestError {
-    let retry_after = node.spread(2 * node.door.retry_after(Duration::ZERO));
-    let why = "no member of the shard could take the request".to_owned();
-    RequestError::Overloaded { node: node.book.name(member), why, limit: None, retry_after }
+    too_busy(node, node.book.name(member), "no member of the shard could take the request")
 }
 
 /// The same, for a write that the commit queue has refused.
@@ -265,11 +263,12 @@ pub(crate) fn queue_overloaded(node: &Node) -> RequestError {
 
 /// This node has tried again on behalf of others for so many requests that this one has to come back.
 pub(super) fn tried_too_often(node: &Node) -> RequestError {
-    RequestError::Overloaded {
-        node: node.identity.name.to_string(),
-        why: "too many requests had to be tried again, and this one would have to be, too"
-            .to_owned(),
-        limit: None,
-        retry_after: node.spread(2 * node.door.retry_after(Duration::ZERO)),
-    }
+    let why = "too many requests had to be tried again, and this one would have to be, too";
+    too_busy(node, node.identity.name.to_string(), why)
+}
+
+/// Too much for `busy`, by no setting of this node.
+fn too_busy(node: &Node, busy: String, why: &str) -> RequestError {
+    let retry_after = node.spread(2 * node.door.retry_after(Duration::ZERO));
+    RequestError::Overloaded { node: busy, why: why.to_owned(), limit: None, retry_after }
 }

@@ -221,22 +221,33 @@ fn refuse_hopeless(
     configuration: &Configuration,
     requirement: &Requirement,
 ) -> Result<(), Progress> {
-    let down = |member: &Member| node.liveness(member.node) == Liveness::Down;
-    let hopeless = requirement.groups().iter().any(|group| {
-        let possible = group.members.iter().filter(|member| !down(member)).count();
-        possible < group.needed
-    });
-    if !hopeless {
+    let expected = |member: &Member| expected_of(node, member);
+    refuse_short(node, level, configuration, requirement, expected)
+}
+
+/// What liveness leaves to expect of a member.
+fn expected_of(node: &Node, member: &Member) -> ReplicaResult {
+    if node.liveness(member.node) == Liveness::Down {
+        ReplicaResult::Failed(Failure::Unreachable)
+    } else {
+        ReplicaResult::Pending
+    }
+}
+
+/// Refuses what too few members can do, by what is expected of each.
+fn refuse_short(
+    node: &Node,
+    level: Level,
+    configuration: &Configuration,
+    requirement: &Requirement,
+    expected: impl Fn(&Member) -> ReplicaResult,
+) -> Result<(), Progress> {
+    let possible = |member: &&Member| expected(member) == ReplicaResult::Pending;
+    let short = |members: &[Member], needed| members.iter().filter(possible).count() < needed;
+    if !requirement.groups().iter().any(|group| short(&group.members, group.needed)) {
         return Ok(());
     }
-    let result = |member: &Member| {
-        if down(member) {
-            ReplicaResult::Failed(Failure::Unreachable)
-        } else {
-            ReplicaResult::Pending
-        }
-    };
-    Err(before_any_answer(node, level, configuration, requirement, result))
+    Err(before_any_answer(node, level, configuration, requirement, expected))
 }
 
 /// The progress of a request that no replica has acknowledged.

@@ -16,8 +16,7 @@ use triad_replica::record::Change;
 use triad_ring::NodeId;
 
 use super::error::RequestError;
-use super::{Write, before_any_answer};
-use crate::liveness::Liveness;
+use super::{Write, expected_of, refuse_short};
 use crate::node::Node;
 
 /// How long a node that was full counts as full without saying so again.
@@ -59,22 +58,20 @@ pub(super) fn refuse_without_room(
     requirement: &Requirement,
 ) -> Result<(), RequestError> {
     let full = |member: &Member| node.room.is_full(member.node);
-    let down = |member: &Member| node.liveness(member.node) == Liveness::Down;
-    let short = requirement.groups().iter().any(|group| {
-        let there = group.members.iter().filter(|member| !down(member));
-        let (without, with): (Vec<&Member>, Vec<&Member>) = there.partition(|member| full(member));
-        !without.is_empty() && with.len() < group.needed
-    });
-    if !short || !grows(node, write) {
+    if !requirement.members().iter().any(full) {
         return Ok(());
     }
-    let result = |member: &Member| match (full(member), down(member)) {
-        (true, _) => ReplicaResult::Failed(Failure::NoSpace),
-        (false, true) => ReplicaResult::Failed(Failure::Unreachable),
-        (false, false) => ReplicaResult::Pending,
+    let expected = |member: &Member| {
+        if full(member) {
+            ReplicaResult::Failed(Failure::NoSpace)
+        } else {
+            expected_of(node, member)
+        }
     };
-    let progress = before_any_answer(node, write.level, configuration, requirement, result);
-    Err(RequestError::NoSpace(progress))
+    match refuse_short(node, write.level, configuration, requirement, expected) {
+        Err(progress) if grows(node, write) => Err(RequestError::NoSpace(progress)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Whether the write adds to what is stored, as far as the own store can tell.
