@@ -19,8 +19,10 @@
 //! context if that is so ([`Record::uncovered_by`]), and the coordinator writes *again*,
 //! once, under a **new** dot ([`Basis::OverwriteAgain`]). Sending the *same* dot with a
 //! larger context would let two concurrent overwrites each cover the other's dot, and lose
-//! both. Nothing that came after the first attempt is ever covered by the second: where the
-//! first is already replaced, the replica asks for nothing and the coordinator mints nothing.
+//! both. So would covering without a dot where the first attempt is already replaced: then a
+//! covers b, b covers c and c covers a, and nothing is left. There the second attempt changes
+//! nothing; the coordinator has to wait until those who replaced the write have replaced the
+//! rest as well. And where the first is replaced the replica asks for nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -108,7 +110,8 @@ pub enum Basis {
     /// Everything stored here: a write without a context.
     Overwrite,
     /// The second and last attempt of an overwriting write, after counted replicas answered
-    /// that they hold what the first did not cover.
+    /// that they hold what the first did not cover. Of a put whose first attempt does not stand
+    /// here any more it changes nothing, and `first` comes back.
     OverwriteAgain {
         /// What the first attempt returned.
         first: Updated,
@@ -242,24 +245,18 @@ impl Record {
         let covered = match basis {
             Basis::Overwrite => self.context.clone(),
             Basis::Causal(seen) => seen,
-            Basis::OverwriteAgain { first, uncovered } => {
-                let stands = first.dot.is_some_and(|dot| self.siblings.contains_key(&dot));
-                if first.dot.is_some_and(|dot| !self.context.covers(&dot)) {
-                    // This record has forgotten the first attempt (it was handed over meanwhile).
-                    // Covering it here would delete what others hold.
-                    return Ok(first);
+            Basis::OverwriteAgain { first, uncovered } => match first.dot {
+                None => first.client_context.joined(&uncovered),
+                Some(dot) if self.siblings.contains_key(&dot) => {
+                    self.context.clone().joined(&uncovered)
                 }
-                if !stands {
-                    // A delete, or something came after the first attempt: what is left to do
-                    // is to cover what the replicas reported. A new dot would revive the value.
-                    let seen = first.client_context.joined(&uncovered);
-                    return self.cover(seen, first.dot, limits);
-                }
-                self.context.clone().joined(&uncovered)
-            }
+                // Replaced meanwhile, or forgotten (it was handed over). A new dot would revive the
+                // value, and to cover without one is to delete.
+                Some(_) => return Ok(first),
+            },
         };
         match change {
-            Change::Delete => self.cover(covered, None, limits),
+            Change::Delete => self.cover(covered, limits),
             Change::Put { value, expires_at } => {
                 let sibling = Sibling { value, expires_at };
                 let siblings = if causal_put { limits.siblings } else { usize::MAX };
@@ -297,18 +294,13 @@ impl Record {
         Ok(Updated { dot: Some(dot), client_context: covered })
     }
 
-    /// Covers `covered` without a new dot; `dot` is only handed back.
-    fn cover(
-        &mut self,
-        covered: Context,
-        dot: Option<Dot>,
-        limits: &Limits,
-    ) -> Result<Updated, UpdateError> {
+    /// Covers `covered` without a new dot.
+    fn cover(&mut self, covered: Context, limits: &Limits) -> Result<Updated, UpdateError> {
         let context = self.context.clone().joined(&covered);
         self.check_context(&context, limits)?;
         self.siblings.retain(|dot, _| !covered.covers(dot));
         self.context = context;
-        Ok(Updated { dot, client_context: covered })
+        Ok(Updated { dot: None, client_context: covered })
     }
 
     /// A full context refuses only what would add to it: a write by an actor that it already

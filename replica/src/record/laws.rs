@@ -109,13 +109,35 @@ fn a_second_attempt_never_covers_what_came_after_the_first() {
     let mut sent = Record::default();
     write(&mut sent, A, put("overwrite"), Basis::Overwrite);
     assert_eq!(third.uncovered_by(&sent), None);
-    // And the second attempt only removes what was there before.
+    // And the second attempt changes nothing any more.
     let again = Basis::OverwriteAgain { first: first.clone(), uncovered };
     let second = write(&mut coordinator, A, put("overwrite"), again);
-    assert_eq!(second.dot, first.dot);
-    assert!(!second.client_context.covers(&Dot::new(A, 2)), "the client has not seen it");
+    assert_eq!(second, first);
     coordinator.merge(&other);
-    assert_eq!(values(&coordinator), [b"built upon it"]);
+    assert_eq!(values(&coordinator), [&b"built upon it"[..], b"acknowledged elsewhere"]);
+}
+
+/// Three overwrites, each of which meets the next: a is replaced by c while it is told of b, b is
+/// told of c.
+#[test]
+fn overwrites_that_are_replaced_meanwhile_delete_nothing() {
+    let again = |first, uncovered| Basis::OverwriteAgain { first, uncovered };
+    let (mut at_a, mut at_b, mut at_c) = (Record::default(), Record::default(), Record::default());
+    let c = ActorId::new(0xc);
+    let first_a = write(&mut at_a, A, put("from a"), Basis::Overwrite);
+    let first_b = write(&mut at_b, B, put("from b"), Basis::Overwrite);
+    let told_a = at_b.uncovered_by(&at_a).expect("b holds its own put");
+    at_c.merge(&at_a);
+    write(&mut at_c, c, put("from c"), Basis::Overwrite);
+    let told_b = at_c.uncovered_by(&at_b).expect("c holds its own put");
+    at_a.merge(&at_c);
+    write(&mut at_a, A, put("from a"), again(first_a, told_a));
+    at_b.merge(&at_a);
+    write(&mut at_b, B, put("from b"), again(first_b, told_b));
+    for other in [&at_a, &at_b] {
+        at_c.merge(other);
+    }
+    assert_eq!(values(&at_c), [b"from b"], "one of the three remains");
 }
 
 /// One replica alone knows of a delete; the value it hides was acknowledged.

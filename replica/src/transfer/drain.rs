@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use triad_ring::mutant::{Mutant, left_out};
+
 use super::CopyTiming;
 use crate::configuration::{Configuration, Epoch, majority};
 use crate::member::Member;
@@ -167,7 +169,8 @@ impl Drain {
 
     fn ask_next(&mut self, now: Duration, out: &mut Vec<DrainOutput>) {
         let members = self.configuration.members().len();
-        if self.handed.len() >= majority(members) && self.entered.len() == members {
+        let handed = self.handed.len() >= majority(members) && self.entered.len() == members;
+        if handed || left_out(Mutant::PurgesBeforeHandingOver) {
             self.purged = true;
             return out.push(DrainOutput::Purge);
         }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use triad_ring::mutant::{Mutant, left_out};
+
 use crate::configuration::{Configuration, MAX_RETIRED, Phase, majority, same_set};
 use crate::member::Member;
 use crate::message::{Removal, Report};
@@ -78,9 +80,15 @@ pub fn next_step(
             Some(plan) => step_to_joint(base, members, plan, reports, patience_over),
         },
         Phase::Joint { old, new } => {
-            let declared = |member: &&Member| has_declared(base, reports, member);
+            let stays =
+                |member: &Member| left_out(Mutant::StayingNeedsNoMerge) && old.contains(member);
+            let declared = |member: &&Member| has_declared(base, reports, member) || stays(member);
             let merged = new.iter().filter(declared).count();
-            let enough = merged == new.len() || (patience_over && merged >= majority(new.len()));
+            let needed = match majority(new.len()) {
+                _ if left_out(Mutant::ForwardByOneDeclaration) => 1,
+                needed => needed,
+            };
+            let enough = merged == new.len() || (patience_over && merged >= needed);
             match (enough, patience_over) {
                 (true, _) => Step::Propose(follow(base, new, plan, reports)),
                 (false, true) => Step::Propose(follow(base, old, plan, reports)),

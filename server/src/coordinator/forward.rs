@@ -272,3 +272,22 @@ fn too_busy(node: &Node, busy: String, why: &str) -> RequestError {
     let retry_after = node.spread(2 * node.door.retry_after(Duration::ZERO));
     RequestError::Overloaded { node: busy, why: why.to_owned(), limit: None, retry_after }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn a_hostile_status_of_another_node_can_be_told() {
+        let status = to_wire(&tonic::Status::unavailable("not now")).encode_to_vec();
+        triad_fuzz::Target::new("forward::from_wire", [status]).memory_factor(200).attack(
+            |bytes| {
+                let status = from_wire(&wire::ErrorStatus::decode(bytes).ok()?);
+                let _ = status.to_string();
+                Some(to_wire(&status).encode_to_vec())
+            },
+        );
+    }
+}

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The newest configuration known here, or what the directory knows.
 pub(crate) async fn locate(
-    node: &Node,
+    node: &Arc<Node>,
     shard: ShardId,
     deadline: Deadline,
 ) -> Result<Arc<Configuration>, RequestError> {
@@ -37,7 +37,7 @@ pub(crate) async fn locate(
 }
 
 /// Asks the directory even if something is known: what is known has proved to be old.
-pub(crate) async fn refresh(node: &Node, shard: ShardId) {
+pub(crate) async fn refresh(node: &Arc<Node>, shard: ShardId) {
     ask_directory(node, shard).await;
 }
 
@@ -72,19 +72,20 @@ fn distinct_nodes(route: &Route, wanted: usize) -> Vec<NodeId> {
 }
 
 /// Asks two living nodes of the directory; whatever they know ends in this node's table.
-async fn ask_directory(node: &Node, shard: ShardId) {
+async fn ask_directory(node: &Arc<Node>, shard: ShardId) {
     let keepers = directory_nodes(node, shard).await;
     let keepers = node.by_liveness(keepers.into_iter().filter(|keeper| *keeper != node.me()));
-    let questions = keepers.into_iter().take(ASKED).map(|keeper| {
-        let find = wire::FindConfiguration { shard: shard.get() };
-        node.peers.control(keeper, wire::control_request::Request::Find(find)).within(PATIENCE)
+    let questions = keepers.into_iter().take(ASKED).map(|keeper| async move {
+        let find =
+            wire::control_request::Request::Find(wire::FindConfiguration { shard: shard.get() });
+        (keeper, node.peers.control(keeper, find).within(PATIENCE).await)
     });
-    for reply in futures::future::join_all(questions).await.into_iter().flatten() {
-        if let Some(wire::control_reply::Reply::Found(found)) = reply.reply
+    for (keeper, reply) in futures::future::join_all(questions).await {
+        if let Ok(Some(wire::control_reply::Reply::Found(found))) = reply.map(|reply| reply.reply)
             && let Some(newest) = found.newest
             && let Ok(configuration) = Configuration::try_from(newest)
         {
-            node.directory.learn(&configuration);
+            crate::moves::learn_from(node, keeper, &configuration).await;
         }
     }
 }

@@ -4,6 +4,7 @@
 //! and forwards the request one hop; if the configuration it knew was old, the answer of the
 //! replicas carries the newer one, and the request goes on with that.
 
+mod again;
 pub(crate) mod error;
 mod forward;
 mod get;

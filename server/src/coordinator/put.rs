@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use triad_replica::configuration::Configuration;
 use triad_replica::consistency::{Failure, Operation, Requirement, Verdict};
+use triad_replica::context::Context;
 use triad_replica::member::Member;
 use triad_replica::put::{PutAnswer, PutTally};
 use triad_replica::record::{Basis, Known, Record, Updated};
@@ -12,6 +13,7 @@ use triad_replica::refusal::Refusal;
 use triad_replica::shard::Access;
 use triad_replica::store::StoreError;
 
+use super::again::again;
 use super::error::{Progress, RequestError};
 use super::forward::{Forwardable, forward, queue_overloaded};
 use super::locate::{locate, refresh};
@@ -72,8 +74,7 @@ async fn run(
         replicate(&node, &write, configuration, record, &first, Some(durable), deadline).await?;
     let (updated, outcome) = match uncovered {
         Some(uncovered) if write.context.is_none() => {
-            let basis = Basis::OverwriteAgain { first, uncovered };
-            again(&node, &write, basis, outcome, deadline).await?
+            again(&node, &write, (first, uncovered), outcome, deadline).await?
         }
         _ => (first, outcome),
     };
@@ -128,37 +129,6 @@ async fn begin(node: &Arc<Node>, write: &Write, deadline: Deadline) -> Result<Be
             Mint::Known(_) => suspect = true,
         }
     }
-}
-
-/// The second attempt of an overwriting write: some replica held what the write must replace
-/// and did not (see the head of `record.rs`). The first attempt is stored by now, so whatever
-/// keeps this one from being made leaves the write in doubt, and it is not made elsewhere: there
-/// it could replace what came after the first.
-async fn again(
-    node: &Arc<Node>,
-    write: &Write,
-    basis: Basis,
-    first: Outcome,
-    deadline: Deadline,
-) -> Result<(Updated, Outcome), RequestError> {
-    let in_doubt = |first: Outcome| {
-        RequestError::WriteInDoubt(Progress {
-            level: first.level,
-            needed: first.needed,
-            acknowledged: first.acknowledged,
-            replicas: first.replicas,
-            shard: first.shard,
-            epoch: Some(first.epoch),
-        })
-    };
-    let Ok(Mint::Here(configuration, minted)) = mint(node, write, basis, true, deadline).await
-    else {
-        return Err(in_doubt(first));
-    };
-    let Minted { record, updated, durable } = minted;
-    let (outcome, _) =
-        replicate(node, write, configuration, record, &updated, Some(durable), deadline).await?;
-    Ok((updated, outcome))
 }
 
 /// What became of minting.
@@ -326,7 +296,7 @@ pub(super) async fn replicate(
     updated: &Updated,
     mut own: Option<Durable>,
     deadline: Deadline,
-) -> Result<(Outcome, Option<triad_replica::context::Context>), RequestError> {
+) -> Result<(Outcome, Option<Context>), RequestError> {
     let mut parcel = Parcel::new(record, configuration.epoch);
     let mut pauses = Pauses::new();
     loop {
@@ -427,7 +397,7 @@ pub(super) fn send(
 
 /// How counting in one epoch ended.
 enum Counted {
-    Enough(Outcome, Option<triad_replica::context::Context>),
+    Enough(Outcome, Option<Context>),
     /// The epoch is over: count anew in the next.
     Stale,
     Failed(RequestError),

@@ -74,6 +74,7 @@ pub(super) fn follow_up(node: &Arc<Node>, mut finding: Finding, late: Answers) {
     tasks.spawn(async move {
         let _place = place;
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             () = late_answers(&node, &mut finding, late) => {}
         }

@@ -72,7 +72,7 @@ pub(super) async fn look(
         let requirement = Requirement::new(Level::Quorum, &configuration, Operation::Read);
         refuse_hopeless(node, Level::Quorum, &configuration, &requirement)
             .map_err(RequestError::QuorumNotMet)?;
-        if let Some(seen) = ask(node, write, request, &configuration, deadline).await? {
+        if let Some(seen) = ask(node, write, Some(request), &configuration, deadline).await? {
             return judge(node, write, request, configuration, seen, deadline).await;
         }
         if !node.may_try_again() {
@@ -87,8 +87,8 @@ pub(super) async fn look(
 }
 
 /// What a majority holds of the key.
-struct Seen {
-    merged: Record,
+pub(super) struct Seen {
+    pub(super) merged: Record,
     /// How many of them do not know the request.
     ignorant: usize,
 }
@@ -160,11 +160,11 @@ fn before_writing(write: &Write, configuration: &Configuration) -> Progress {
 
 type Answer = (Member, GetAnswer, Option<Configuration>);
 
-/// Asks in one epoch. None when the epoch is over.
-async fn ask(
+/// Asks for the key's whole records in one epoch. None when the epoch is over.
+pub(super) async fn ask(
     node: &Arc<Node>,
     write: &Write,
-    request: Request,
+    request: Option<Request>,
     configuration: &Arc<Configuration>,
     deadline: Deadline,
 ) -> Result<Option<Seen>, RequestError> {
@@ -199,7 +199,7 @@ async fn ask(
         let newer =
             newest.is_some_and(|newest| super::heard_of(node, member, configuration, &newest));
         let stale = matches!(answer, GetAnswer::Failed(Failure::StaleEpoch));
-        ignorant += usize::from(is_ignorant(&answer, &request));
+        ignorant += usize::from(is_ignorant(&answer, request));
         match tally.record(member, answer) {
             Verdict::Enough => break,
             Verdict::Pending if newer => return Ok(None),
@@ -212,20 +212,24 @@ async fn ask(
         })?;
     }
     // Of a known request the rest may tell whether it can be done: that they do not know it.
-    if tally.merged().knows(&request) == Known::Repeated && write.context.is_none() {
+    let is_known = request.is_some_and(|asked| tally.merged().knows(&asked) == Known::Repeated);
+    if is_known && write.context.is_none() {
         let until = (Instant::now() + REST).min(deadline.at());
         while let Ok(Some((member, answer, _))) =
             tokio::time::timeout_at(until, answers.next()).await
         {
-            ignorant += usize::from(is_ignorant(&answer, &request));
+            ignorant += usize::from(is_ignorant(&answer, request));
             tally.record(member, answer);
         }
     }
     Ok(Some(Seen { merged: tally.merged().clone(), ignorant }))
 }
 
-fn is_ignorant(answer: &GetAnswer, request: &Request) -> bool {
-    matches!(answer, GetAnswer::Record(record) if record.knows(request) == Known::No)
+fn is_ignorant(answer: &GetAnswer, request: Option<Request>) -> bool {
+    let (GetAnswer::Record(record), Some(request)) = (answer, request) else {
+        return false;
+    };
+    record.knows(&request) == Known::No
 }
 
 /// Asks for whole records: a digest would not show what is known of requests.

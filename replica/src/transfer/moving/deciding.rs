@@ -105,8 +105,11 @@ impl Deciding {
                     Choice::Obliged(value) => value,
                 };
                 self.proposer.propose(value);
-                // Two fsyncs by a majority: each phase has its own time.
+                // Two fsyncs by a majority: each phase has its own time. Who was outbid by a minority
+                // and is promised by a majority all the same does not wait any more.
                 self.deadline = Some(moment.now + self.patience(timing));
+                self.backing_off = false;
+                self.wake = moment.now + timing.poll_min;
                 self.ask_silent(base, out);
                 None
             }

@@ -211,6 +211,22 @@ fn an_outbid_proposer_waits_and_goes_higher() {
     assert!(second > promised);
 }
 
+/// A simulation stood still here: the next tick was due at once, again and again.
+#[test]
+fn one_outbid_by_a_minority_goes_on_when_a_majority_promises() {
+    let mut script = Script::resume(base());
+    let ballot = script.tick().iter().find_map(ballot_of).unwrap();
+    let promised = Ballot { counter: ballot.counter * 5, node: member(3).node };
+    script.reply(2, ShardReply::Rejected { promised });
+    script.reply(1, ShardReply::Promised { ballot, accepted: None });
+    let asked = script.reply(3, ShardReply::Promised { ballot, accepted: None });
+    assert!(proposal(&asked).is_some());
+    for _ in 0..20 {
+        script.tick();
+        assert!(script.moving.wake_at() > script.now, "each tick is later than the one before");
+    }
+}
+
 #[test]
 fn nothing_is_begun_with_a_dead_newcomer_or_a_living_member_called_down() {
     let mut script = Script::start();

@@ -181,7 +181,7 @@ async fn hold(
 ) -> Result<Sent, RequestError> {
     let shard = write.at.shard;
     let configuration = node.directory.get(shard).unwrap_or_else(|| Arc::clone(configuration));
-    let Ok(fresh) = random::bytes() else {
+    let Ok(fresh) = random::bytes(&*node.platform) else {
         return Err(broken(node, "the operating system gives no random bytes"));
     };
     let begun = matches!(basis, Basis::OverwriteAgain { .. });

@@ -182,7 +182,8 @@ impl<'a> Gathering<'a> {
             let all_in = self.members.is_empty() && self.holders.is_empty();
             if self.answered() >= self.tally.needed() {
                 let end = *grace.get_or_insert(Instant::now() + GRACE);
-                if all_in || Instant::now() >= end {
+                // The grace may end behind the deadline, where there is nothing left to wait for.
+                if all_in || Instant::now() >= end || self.deadline.passed() {
                     return Ended::Found(Box::new(self.finish()));
                 }
             } else if all_in || self.deadline.passed() {
@@ -197,6 +198,7 @@ impl<'a> Gathering<'a> {
     /// Takes one answer, or lets time pass. True when the members are others by now.
     async fn next(&mut self, until: Instant) -> bool {
         tokio::select! {
+            biased;
             Some((member, answer, newest)) = self.members.next(), if !self.members.is_empty() => {
                 self.attempt.note(member);
                 let newer = newest

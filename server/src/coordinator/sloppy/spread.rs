@@ -131,6 +131,7 @@ impl<'a> Spread<'a> {
     async fn next(&mut self, patience: Instant) -> Event {
         let until = patience.min(self.deadline.at());
         tokio::select! {
+            biased;
             Some((member, answer, newest)) = self.members.next(), if !self.members.is_empty() => {
                 self.attempt.note(member);
                 let heard = newest.as_ref();
