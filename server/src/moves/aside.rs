@@ -35,9 +35,9 @@ pub(super) async fn keep_aside(node: &Arc<Node>, shard: ShardId) -> io::Result<(
     let store = Arc::clone(node.local.store());
     let written = {
         let path = path.clone();
-        tokio::task::spawn_blocking(move || write_all(&*store, shard, &path))
+        node.platform.work().run(move || write_all(&*store, shard, &path)).await
     };
-    let written = written.await.map_err(io::Error::other).and_then(|result| result);
+    let written = written.map_err(io::Error::other).and_then(|result| result);
     match written {
         Ok(records) => warn!(
             %shard, %holds, %known, records, file = %path.display(),

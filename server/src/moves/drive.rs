@@ -45,6 +45,7 @@ pub(super) async fn drive_move(
     let mut outputs = Vec::new();
     let outcome = 'running: loop {
         let input = tokio::select! {
+            biased;
             () = node.stop.cancelled() => break Outcome::Undecided(machine.configuration().clone()),
             Some(input) = inbox.recv() => input,
             () = tokio::time::sleep_until(node.started + machine.wake_at()) => MoveInput::Tick,

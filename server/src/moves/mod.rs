@@ -11,6 +11,7 @@ mod publish;
 mod registry;
 mod steps;
 mod target;
+mod trust;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,7 @@ use registry::{Work, Working};
 pub(crate) use steps::asked;
 use target::{Facts, NodeFacts, preferred, unwanted};
 pub(crate) use target::{Placement, misplaced};
+pub(crate) use trust::{acts_as_member, handle_from, has_come, learn_from};
 
 /// How long another node may take for a step of deciding; its fsync is in it.
 const STEP_PATIENCE: Duration = Duration::from_secs(2);
@@ -67,8 +69,8 @@ pub(crate) fn ideal_members(node: &Node, facts: &Facts, shard: ShardId) -> Vec<N
 /// Rounds of collection wait while so many moves are driven: they may, moves may not.
 const COLLECTIONS: usize = 32;
 
-/// Does a step of deciding here, durably. None when the store has failed.
-pub(crate) async fn handle(node: &Arc<Node>, request: ShardRequest) -> Option<ShardReply> {
+/// Does a step of deciding here, durably, whoever asks. None when the store has failed.
+async fn handle(node: &Arc<Node>, request: ShardRequest) -> Option<ShardReply> {
     let shard = request.shard();
     if shard.get() >= node.cluster.shards.get() {
         return None;
@@ -113,7 +115,7 @@ pub(crate) async fn collect(node: &Arc<Node>, base: Configuration, digest: GcDig
     true
 }
 
-/// Takes in a decided configuration from anywhere: into the directory, and into the store if
+/// Takes in a decided configuration from whom it is believed: into the directory, and into the store if
 /// the store is concerned.
 pub(crate) async fn learn(node: &Arc<Node>, configuration: &Configuration) {
     node.directory.learn(configuration);

@@ -116,6 +116,7 @@ pub(crate) async fn placement_task(node: Arc<Node>) {
     };
     loop {
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             () = node.moves.woken() => tokio::time::sleep(BREATH).await,
             () = tokio::time::sleep(node.spread(TICK)) => {}

@@ -15,7 +15,7 @@ use crate::node::Node;
 const DIGESTS: usize = 4_096;
 
 /// The first N+2 nodes clockwise from a shard's end, as far as the view reaches.
-fn keepers(node: &Node, shard: ShardId) -> Vec<NodeId> {
+pub(super) fn keepers(node: &Node, shard: ShardId) -> Vec<NodeId> {
     let wanted = node.cluster.replication_factor as usize + 2;
     let end = node.cluster.shards.end(shard);
     node.ring
@@ -51,7 +51,7 @@ pub(crate) async fn publish(node: &Arc<Node>, configurations: Vec<Configuration>
             node.peers.control(keeper, Request::Publish(publish)).within(super::STEP_PATIENCE).await
             && let Some(Reply::Digests(difference)) = reply.reply
         {
-            learn_newer(node, difference.newer).await;
+            learn_newer(node, keeper, difference.newer).await;
         }
     }
 }
@@ -108,13 +108,13 @@ async fn compare_with(node: &Arc<Node>, keeper: NodeId, digests: &[wire::Configu
             let publish = Request::Publish(wire::PublishConfigurations { configurations: wanted });
             drop(node.peers.control(keeper, publish).within(super::STEP_PATIENCE).await);
         }
-        learn_newer(node, difference.newer).await;
+        learn_newer(node, keeper, difference.newer).await;
     }
 }
 
-async fn learn_newer(node: &Arc<Node>, newer: Vec<wire::Configuration>) {
+async fn learn_newer(node: &Arc<Node>, from: NodeId, newer: Vec<wire::Configuration>) {
     let newer: Vec<Configuration> =
         newer.into_iter().filter_map(|one| Configuration::try_from(one).ok()).collect();
     // Side by side, so that they share the committer's syncs.
-    futures::future::join_all(newer.iter().map(|one| super::learn(node, one))).await;
+    futures::future::join_all(newer.iter().map(|one| super::learn_from(node, from, one))).await;
 }

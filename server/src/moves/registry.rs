@@ -11,12 +11,15 @@ use crate::node::Node;
 
 /// Hand-overs that compare or push at once. One that waits for a member holds no place.
 const HANDING_OVER: usize = 16;
+/// Rumours of configurations that are looked into at once.
+const DOUBTS: usize = 64;
 
 /// Which shards this node is busy with, and how.
 pub(crate) struct Registry {
     state: Mutex<State>,
     wake: Notify,
     handing_over: Semaphore,
+    doubts: Semaphore,
 }
 
 #[derive(Default)]
@@ -69,6 +72,7 @@ impl Default for Registry {
             state: Mutex::default(),
             wake: Notify::new(),
             handing_over: Semaphore::new(HANDING_OVER),
+            doubts: Semaphore::new(DOUBTS),
         }
     }
 }
@@ -117,6 +121,11 @@ impl Registry {
     /// A place among the hand-overs that are at work. None when the node stops.
     pub(super) async fn hand_over(&self) -> Option<SemaphorePermit<'_>> {
         self.handing_over.acquire().await.ok()
+    }
+
+    /// A place among the rumours that are looked into. None while there are too many.
+    pub(super) fn doubt(&self) -> Option<SemaphorePermit<'_>> {
+        self.doubts.try_acquire().ok()
     }
 
     /// Numbers moves, so that their ballots differ.

@@ -123,11 +123,10 @@ impl Introduction for Introductions {
         stamp: Option<&wire::ReplyStamp>,
         contacts: &[wire::Contact],
     ) -> bool {
-        if let Some((member, incarnation, commits)) = stamp.and_then(|stamp| shown(from, stamp)) {
-            if !self.starts.may_count(member, incarnation) {
-                return false;
-            }
-            self.starts.with_log(|log| log.saw_commits(member, incarnation, commits));
+        if let Some((member, incarnation, commits)) = stamp.and_then(|stamp| shown(from, stamp))
+            && !self.starts.heard(member, incarnation, commits)
+        {
+            return false;
         }
         learn_all(&self.book, contacts);
         true

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
+use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,6 +18,7 @@ use triad_ring::NodeId;
 
 use super::link::Lane;
 use super::{Direction, Faults, Introduction};
+use crate::platform::{BoxedWire, Dialer, Platform};
 
 /// How long a dial may take, name resolution included.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -27,7 +29,10 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const MESSAGE_BYTES: usize = 64 << 20;
 
 /// Dials the peer port at `address`; names are resolved anew each time.
-pub(crate) async fn dial(address: &str) -> Result<PeerServiceClient<Channel>, String> {
+pub(crate) async fn dial(
+    platform: &dyn Platform,
+    address: &str,
+) -> Result<PeerServiceClient<Channel>, String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| format!("bad peer address `{address}`: {error}"))?
         .connect_timeout(DIAL_TIMEOUT)
@@ -35,13 +40,37 @@ pub(crate) async fn dial(address: &str) -> Result<PeerServiceClient<Channel>, St
         .http2_keep_alive_interval(KEEPALIVE_EVERY)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
-    match tokio::time::timeout(DIAL_TIMEOUT, endpoint.connect()).await {
+    let connecting = async {
+        match platform.dialer() {
+            None => endpoint.connect().await,
+            Some(dialer) => endpoint.connect_with_connector(connector(dialer, address)).await,
+        }
+    };
+    match tokio::time::timeout(DIAL_TIMEOUT, connecting).await {
         Ok(Ok(channel)) => Ok(PeerServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES)),
         Ok(Err(error)) => Err(format!("{address}: {}", root_cause(&error))),
         Err(_) => Err(format!("{address}: no connection within {DIAL_TIMEOUT:?}")),
     }
+}
+
+/// What opens the stream of a channel, where that is not TCP.
+fn connector(
+    dialer: Dialer,
+    address: &str,
+) -> impl tower::Service<
+    http::Uri,
+    Response = TokioIo<BoxedWire>,
+    Error = std::io::Error,
+    Future = impl Send + use<>,
+> + Send
++ use<> {
+    let address = address.to_owned();
+    tower::service_fn(move |_: http::Uri| {
+        let dialing = dialer(&address);
+        async move { dialing.await.map(TokioIo::new) }
+    })
 }
 
 /// The innermost reason of an error: "connection refused" says more than "transport error".
@@ -56,6 +85,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 /// What both lanes need: whom to reach and how to say who calls.
 #[derive(Clone)]
 pub(crate) struct Route {
+    pub(crate) platform: Arc<dyn Platform>,
     pub(crate) to: NodeId,
     pub(crate) introduction: Arc<dyn Introduction>,
     pub(crate) faults: Faults,
@@ -68,7 +98,7 @@ impl Route {
             .introduction
             .address(self.to)
             .ok_or_else(|| format!("no address of node {} is known", self.to))?;
-        dial(&address).await
+        dial(&*self.platform, &address).await
     }
 
     /// Why a stream was not opened; what was held against this start is noted.

@@ -123,6 +123,7 @@ impl<L: Lane> Link<L> {
         let worker = Worker { lane, waiting };
         let task = async move {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = worker.run() => {}
             }
@@ -251,6 +252,7 @@ impl<L: Lane> Worker<L> {
         };
         let send = send_batches(lane, &mut self.waiting, first, &outgoing, &pending);
         tokio::select! {
+            biased;
             () = receive => {}
             () = send => {}
             () = faults.severed(*to) => {}

@@ -31,6 +31,7 @@ use lanes::{ControlLane, DataLane, Route};
 use link::Link;
 
 use crate::node::Node;
+use crate::platform::Platform;
 
 /// What is open to one node.
 struct Roads {
@@ -41,6 +42,7 @@ struct Roads {
 
 /// All roads of a node.
 pub(crate) struct Peers {
+    platform: Arc<dyn Platform>,
     roads: RwLock<BTreeMap<NodeId, Arc<Roads>>>,
     introduction: Arc<dyn Introduction>,
     faults: Faults,
@@ -51,11 +53,13 @@ pub(crate) struct Peers {
 impl Peers {
     /// Roads that end when `stop` is cancelled; their tasks are tracked in `tasks`.
     pub(crate) fn new(
+        platform: Arc<dyn Platform>,
         introduction: Arc<dyn Introduction>,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        Self { roads: RwLock::default(), introduction, faults: Faults::default(), tasks, stop }
+        let (roads, faults) = (RwLock::default(), Faults::default());
+        Self { platform, roads, introduction, faults, tasks, stop }
     }
 
     /// What tests do to the links.
@@ -79,8 +83,8 @@ impl Peers {
     }
 
     fn build(&self, to: NodeId) -> Roads {
-        let (introduction, faults) = (Arc::clone(&self.introduction), self.faults.clone());
-        let route = Route { to, introduction, faults };
+        let (platform, faults) = (Arc::clone(&self.platform), self.faults.clone());
+        let route = Route { platform, to, introduction: Arc::clone(&self.introduction), faults };
         let (data, data_task) = Link::new(DataLane(route.clone()), self.stop.clone());
         let (control, control_task) = Link::new(ControlLane(route), self.stop.clone());
         self.tasks.spawn(data_task);
@@ -111,7 +115,7 @@ impl Peers {
         if let Some(client) = &*bulk {
             return Ok(client.clone());
         }
-        let client = dial(&self.address(to)?).await.map_err(LinkError::NotSent)?;
+        let client = dial(&*self.platform, &self.address(to)?).await.map_err(LinkError::NotSent)?;
         Ok(bulk.insert(client).clone())
     }
 
