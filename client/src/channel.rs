@@ -6,11 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 
@@ -96,13 +100,34 @@ fn split_port(text: &str) -> Option<(&str, u16)> {
     }
 }
 
+/// A stream of bytes in both directions that a [`Dialer`] opened.
+pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Wire for T {}
+
+/// Opens a stream to an address, `host:port`, by another way than TCP: a tunnel, or the network of a simulation.
+pub type Dialer = Arc<
+    dyn Fn(&str) -> Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>> + Send>> + Send + Sync,
+>;
+
 /// How channels are opened.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct ChannelOptions {
+    /// Opens streams where TCP does not.
+    pub(crate) dialer: Option<Dialer>,
     /// Channels per node; requests take turns.
     pub(crate) per_node: usize,
     /// How long opening one may take.
     pub(crate) connect_timeout: Duration,
+}
+
+impl fmt::Debug for ChannelOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelOptions")
+            .field("per_node", &self.per_node)
+            .field("connect_timeout", &self.connect_timeout)
+            .finish_non_exhaustive()
+    }
 }
 
 /// All channels of one client.
@@ -231,7 +256,18 @@ impl Pool {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
             .http2_adaptive_window(true);
-        endpoint.connect().await.map_err(|error| because(&error))
+        let opened = match &self.options.dialer {
+            None => endpoint.connect().await,
+            Some(dialer) => {
+                let (dialer, address) = (Arc::clone(dialer), address.clone());
+                let connector = tower::service_fn(move |_: tonic::transport::Uri| {
+                    let dialing = dialer(address.as_str());
+                    async move { dialing.await.map(TokioIo::new) }
+                });
+                endpoint.connect_with_connector(connector).await
+            }
+        };
+        opened.map_err(|error| because(&error))
     }
 }
 
@@ -324,6 +360,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn hostile_addresses_are_refused_or_are_addresses() {
+        let good = ["localhost", "http://node1:7420/", "[::1]:7420", "10.0.0.1:1"];
+        triad_fuzz::attack_text("Address::from_str", &good, |text| text.parse::<Address>().ok());
+    }
+
+    #[test]
     fn addresses_are_read_as_people_write_them() {
         for (text, wanted) in [
             ("localhost:7420", "localhost:7420"),
@@ -381,8 +423,11 @@ mod tests {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap().to_string().parse::<Address>().unwrap()
         };
-        let pool =
-            Pool::new(ChannelOptions { per_node: 2, connect_timeout: Duration::from_secs(5) });
+        let pool = Pool::new(ChannelOptions {
+            dialer: None,
+            per_node: 2,
+            connect_timeout: Duration::from_secs(5),
+        });
         let why = pool.lease(&closed, Instant::now() + Duration::from_secs(5)).await.unwrap_err();
         assert!(why.contains("refused"), "{why}");
         assert!(pool.is_aside(&closed));

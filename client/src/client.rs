@@ -421,9 +421,9 @@ impl Client {
         };
         let result = run(&self.inner.pool, &errand.trip, message, over).await;
         match result {
-            Ok((reply, asked)) => {
+            Ok(reply) => {
                 let (route, outcome) = reply.lesson();
-                self.inner.routes.mend(errand.id, route, outcome, &asked);
+                self.inner.routes.mend(errand.id, route, outcome);
                 Ok(reply)
             }
             Err(error) => {

@@ -31,7 +31,7 @@ macro_rules! ask {
                 .$method(request)
                 .await
         };
-        run(&$self.client.inner.pool, &trip, $request, send).await.map(|(reply, _)| reply)
+        run(&$self.client.inner.pool, &trip, $request, send).await
     }};
 }
 

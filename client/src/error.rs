@@ -346,6 +346,20 @@ mod tests {
     }
 
     #[test]
+    fn hostile_details_of_a_status_make_an_error_like_others() {
+        let example = status(Code::ResourceExhausted, "OVERLOADED", &[("limit", "7")]);
+        let details = example.details().to_vec();
+        triad_fuzz::Target::new("Detail::of_status", [details]).memory_factor(400).attack(
+            |bytes| {
+                let details = bytes.to_vec().into();
+                let status = Status::with_details(Code::ResourceExhausted, "later", details);
+                let _ = (mapped(&status, true).to_string(), mapped(&status, false).to_string());
+                Some(bytes.to_vec())
+            },
+        );
+    }
+
+    #[test]
     fn a_quorum_not_met_tells_who_was_asked() {
         let status = status(
             Code::Unavailable,

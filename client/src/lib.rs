@@ -40,7 +40,7 @@ mod route_cache;
 #[cfg(test)]
 mod tests;
 
-pub use channel::{Address, AddressError};
+pub use channel::{Address, AddressError, Dialer, Wire};
 pub use client::{Client, Delete, Get, Put};
 pub use cluster::Cluster;
 pub use error::{Detail, Error, ReplicaReport, Result};

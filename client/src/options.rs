@@ -5,7 +5,7 @@ use std::time::Duration;
 use triad_proto::v1;
 use triad_replica::consistency::Level;
 
-use crate::channel::{Address, ChannelOptions, Pool};
+use crate::channel::{Address, ChannelOptions, Dialer, Pool};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::route_cache::RouteCache;
@@ -69,7 +69,11 @@ impl Default for ClientBuilder {
                 repeat_in_doubt: false,
                 response_bytes_max: RESPONSE_BYTES_MAX,
             },
-            channels: ChannelOptions { per_node: 2, connect_timeout: Duration::from_secs(1) },
+            channels: ChannelOptions {
+                dialer: None,
+                per_node: 2,
+                connect_timeout: Duration::from_secs(1),
+            },
             routes_max: 65_536,
         }
     }
@@ -86,6 +90,12 @@ impl ClientBuilder {
     /// Adds several.
     pub fn endpoints<E: Into<String>>(mut self, endpoints: impl IntoIterator<Item = E>) -> Self {
         self.endpoints.extend(endpoints.into_iter().map(Into::into));
+        self
+    }
+
+    /// Opens connections by another way than TCP.
+    pub fn dialer(mut self, dialer: Dialer) -> Self {
+        self.channels.dialer = Some(dialer);
         self
     }
 

@@ -97,13 +97,8 @@ pub(crate) fn order(pool: &Pool, members: &[Address], others: &[Address]) -> Vec
     all
 }
 
-/// Sends a request until it is answered, refused for good, in doubt, or out of time. Tells who answered.
-pub(crate) async fn run<M, R, F, S>(
-    pool: &Pool,
-    trip: &Trip,
-    message: M,
-    send: F,
-) -> Result<(R, Address)>
+/// Sends a request until it is answered, refused for good, in doubt, or out of time.
+pub(crate) async fn run<M, R, F, S>(pool: &Pool, trip: &Trip, message: M, send: F) -> Result<R>
 where
     M: Clone,
     F: Fn(Channel, Request<M>) -> S,
@@ -117,7 +112,7 @@ where
             let others_left = place + 1 < candidates.len();
             let end = trip.slice_end(others_left);
             match attempt(pool, trip, address, end, message.clone(), &send).await {
-                Attempt::Answered(reply) => return Ok((reply, address.clone())),
+                Attempt::Answered(reply) => return Ok(reply),
                 Attempt::Final(error) => return Err(diary.doubt.take().unwrap_or(error)),
                 Attempt::NotSent(why) => diary.unreached.push(format!("{address}: {why}")),
                 Attempt::Lost(error) => {

@@ -2,8 +2,8 @@
 //!
 //! A cached route is a hint, never an authority: a member that is none any more passes the request on or says so,
 //! and its reply mends the cache. So a stale entry costs a hop, not a wrong answer. Every reply helps: a route with
-//! a greater epoch replaces the cached one, an outcome with a greater epoch or from a coordinator that was not the
-//! node asked marks it stale, and the next request then asks for the route.
+//! a greater epoch replaces the cached one, an outcome with a greater epoch marks it stale, and the next request then
+//! asks for the route.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -67,20 +67,19 @@ impl RouteCache {
     }
 
     /// Learns from a reply about this identifier: its route, if it brought one, and what the outcome says about the
-    /// route that was used. `asked` is the node that the request was sent to.
+    /// route that was used.
     pub(crate) fn mend(
         &self,
         id: RingId,
         route: Option<&v1::Route>,
         outcome: Option<&v1::Outcome>,
-        asked: &Address,
     ) {
         let mut state = lock(&self.state);
         if let Some(route) = route {
             state.learn(id, route, self.routes_max);
         }
         if let Some(outcome) = outcome {
-            state.check(id, outcome, asked);
+            state.check(id, outcome);
         }
     }
 
@@ -117,8 +116,12 @@ impl State {
         if shard.get() != route.shard {
             return;
         }
-        let members: Vec<Address> =
+        let mut members: Vec<Address> =
             route.members.iter().filter_map(|member| member.client_address.parse().ok()).collect();
+        // A configuration names its members in one order for all shards: the shard's number spreads the work, and
+        // all clients ask the same member about a key.
+        let turns = shard.get() as usize % members.len().max(1);
+        members.rotate_left(turns);
         let epoch = epoch_of_wire(route.epoch.as_ref());
         let older = self.routes.get(&shard).is_some_and(|known| known.epoch > epoch);
         if older || members.is_empty() {
@@ -134,7 +137,7 @@ impl State {
         self.routes.insert(shard, CachedRoute { epoch, members, stale: false, used });
     }
 
-    fn check(&mut self, id: RingId, outcome: &v1::Outcome, asked: &Address) {
+    fn check(&mut self, id: RingId, outcome: &v1::Outcome) {
         let Some(shard) = self.shard_of(id) else {
             return;
         };
@@ -145,13 +148,8 @@ impl State {
         let Some(route) = self.routes.get_mut(&shard) else {
             return;
         };
-        let moved_on = epoch_of_wire(outcome.epoch.as_ref()) > route.epoch;
-        if moved_on {
+        if epoch_of_wire(outcome.epoch.as_ref()) > route.epoch {
             route.stale = true;
-        }
-        // A member that answered well goes first: its connection is warm.
-        if !moved_on && let Some(place) = route.members.iter().position(|member| member == asked) {
-            route.members[..=place].rotate_right(1);
         }
     }
 }
@@ -195,9 +193,9 @@ mod tests {
     fn an_empty_cache_asks_for_the_route_and_a_filled_one_uses_it() {
         let cache = RouteCache::new(16);
         assert_eq!(cache.plan(id_in(2)), Plan { members: vec![], want_route: true });
-        cache.mend(id_in(2), Some(&route(2, 1, &[1, 2, 3])), Some(&outcome(2, 1)), &address(9));
+        cache.mend(id_in(2), Some(&route(2, 1, &[1, 2, 3])), Some(&outcome(2, 1)));
         let plan = cache.plan(id_in(2));
-        assert_eq!(plan.members, [address(1), address(2), address(3)]);
+        assert_eq!(plan.members, [address(3), address(1), address(2)]);
         assert!(!plan.want_route);
         assert!(cache.plan(id_in(1)).want_route, "another shard is not known by it");
     }
@@ -205,39 +203,44 @@ mod tests {
     #[test]
     fn a_greater_epoch_replaces_and_a_lower_one_is_ignored() {
         let cache = RouteCache::new(16);
-        cache.mend(id_in(0), Some(&route(0, 5, &[1, 2])), None, &address(1));
-        cache.mend(id_in(0), Some(&route(0, 4, &[7, 8])), None, &address(1));
+        cache.mend(id_in(0), Some(&route(0, 5, &[1, 2])), None);
+        cache.mend(id_in(0), Some(&route(0, 4, &[7, 8])), None);
         assert_eq!(cache.plan(id_in(0)).members, [address(1), address(2)]);
-        cache.mend(id_in(0), Some(&route(0, 6, &[3, 4])), None, &address(1));
+        cache.mend(id_in(0), Some(&route(0, 6, &[3, 4])), None);
         assert_eq!(cache.plan(id_in(0)).members, [address(3), address(4)]);
     }
 
     #[test]
     fn an_outcome_of_a_later_epoch_makes_the_next_request_ask() {
         let cache = RouteCache::new(16);
-        cache.mend(id_in(3), Some(&route(3, 5, &[1, 2])), Some(&outcome(3, 5)), &address(1));
+        cache.mend(id_in(3), Some(&route(3, 5, &[1, 2])), Some(&outcome(3, 5)));
         assert!(!cache.plan(id_in(3)).want_route);
-        cache.mend(id_in(3), None, Some(&outcome(3, 6)), &address(1));
+        cache.mend(id_in(3), None, Some(&outcome(3, 6)));
         assert!(cache.plan(id_in(3)).want_route);
-        cache.mend(id_in(3), Some(&route(3, 6, &[2, 4])), None, &address(1));
+        cache.mend(id_in(3), Some(&route(3, 6, &[2, 4])), None);
         assert!(!cache.plan(id_in(3)).want_route);
         cache.distrust(id_in(3));
         assert!(cache.plan(id_in(3)).want_route, "so does a failure");
     }
 
     #[test]
-    fn the_member_that_answered_is_asked_first_the_next_time() {
+    fn each_member_is_asked_first_about_its_share_of_the_shards() {
         let cache = RouteCache::new(16);
-        cache.mend(id_in(1), Some(&route(1, 1, &[1, 2, 3])), None, &address(9));
-        cache.mend(id_in(1), None, Some(&outcome(1, 1)), &address(3));
-        assert_eq!(cache.plan(id_in(1)).members, [address(3), address(1), address(2)]);
+        for shard in 0..SHARDS {
+            cache.mend(id_in(shard), Some(&route(shard, 1, &[1, 2, 3])), None);
+        }
+        let first: Vec<Address> =
+            (0..SHARDS).map(|shard| cache.plan(id_in(shard)).members[0].clone()).collect();
+        assert_eq!(first, [1, 2, 3, 1].map(address));
+        cache.mend(id_in(1), None, Some(&outcome(1, 1)));
+        assert_eq!(cache.plan(id_in(1)).members, [2, 3, 1].map(address), "an answer moves nothing");
     }
 
     #[test]
     fn the_cache_is_bounded_and_forgets_what_was_used_least_lately() {
         let cache = RouteCache::new(2);
         for shard in 0..SHARDS {
-            cache.mend(id_in(shard), Some(&route(shard, 1, &[1])), None, &address(1));
+            cache.mend(id_in(shard), Some(&route(shard, 1, &[1])), None);
             cache.plan(id_in(0));
         }
         assert_eq!(cache.len(), 2);
@@ -250,21 +253,21 @@ mod tests {
         let cache = RouteCache::new(16);
         let mut wrong = route(1, 1, &[1]);
         wrong.shard_count = 3;
-        cache.mend(id_in(1), Some(&wrong), None, &address(1));
-        cache.mend(id_in(1), Some(&route(2, 1, &[1])), None, &address(1));
+        cache.mend(id_in(1), Some(&wrong), None);
+        cache.mend(id_in(1), Some(&route(2, 1, &[1])), None);
         let mut nowhere = route(1, 1, &[1]);
         nowhere.members[0].client_address = "no address".to_owned();
-        cache.mend(id_in(1), Some(&nowhere), None, &address(1));
+        cache.mend(id_in(1), Some(&nowhere), None);
         assert_eq!(cache.len(), 0);
     }
 
     #[test]
     fn another_shard_count_is_another_cluster() {
         let cache = RouteCache::new(16);
-        cache.mend(id_in(1), Some(&route(1, 9, &[1])), None, &address(1));
+        cache.mend(id_in(1), Some(&route(1, 9, &[1])), None);
         let mut other = route(0, 1, &[2]);
         other.shard_count = 1;
-        cache.mend(id_in(1), Some(&other), None, &address(1));
+        cache.mend(id_in(1), Some(&other), None);
         assert_eq!(cache.plan(id_in(3)).members, [address(2)]);
         assert_eq!(cache.len(), 1);
     }
