@@ -15,7 +15,7 @@ const CLIENT_API: [&str; 4] = [
     "triad/v1/operations.proto",
 ];
 
-/// What nodes say to each other.
+/// What nodes say to each other: described for tests, never reflected.
 const PEER_API: [&str; 1] = ["triad/peer/v1/peer_service.proto"];
 
 /// What tests ask of programs built for them: reflected, too, but never together with the client API.
@@ -27,7 +27,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(env::var("OUT_DIR")?);
 
-    for (name, api) in [("triad.v1.bin", &CLIENT_API[..]), ("triad.test.v1.bin", &TEST_API[..])] {
+    let sets = [
+        ("triad.v1.bin", &CLIENT_API[..]),
+        ("triad.peer.v1.bin", &PEER_API[..]),
+        ("triad.test.v1.bin", &TEST_API[..]),
+    ];
+    for (name, api) in sets {
         let reflected = compiler(&root, api)?.include_source_info(false).file_descriptor_set();
         fs::write(out.join(name), reflected.encode_to_vec())?;
     }

@@ -508,6 +508,23 @@ mod tests {
     }
 
     #[test]
+    fn hostile_words_are_refused_or_mean_what_they_say() {
+        let id = "00112233445566778899aabbccddeeff";
+        triad_fuzz::attack_text("RequestIdArg::from_str", &[id], |text| {
+            let RequestIdArg(id) = text.parse().ok()?;
+            Some(format!("{:032x}", u128::from_be_bytes(id)))
+        });
+        triad_fuzz::attack_text("ContextArg::from_str", &["AAEC", "Zm9v"], |text| {
+            let ContextArg(context) = text.parse().ok()?;
+            Some(STANDARD.encode(context))
+        });
+        triad_fuzz::attack_text("Assignment::from_str", &["node.name=one", "a=b=c"], |text| {
+            let Assignment { key, value } = text.parse().ok()?;
+            Some(format!("{key}={value}"))
+        });
+    }
+
+    #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
     }

@@ -19,6 +19,9 @@ pub mod peer {
     #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::restriction)]
     pub mod v1 {
         tonic::include_proto!("triad.peer.v1");
+
+        /// The descriptors of this package and all it imports: for tests, never served.
+        pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("triad.peer.v1");
     }
 }
 

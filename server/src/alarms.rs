@@ -140,6 +140,7 @@ pub(crate) async fn watch_space(node: Arc<Node>) {
     loop {
         node.alarms.follow(AlarmName::NoSpace, node.local.stats().full);
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }

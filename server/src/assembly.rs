@@ -93,8 +93,9 @@ fn build(parts: &Parts, membership: Membership) -> Result<(Arc<Node>, Entry), St
     let commits = Arc::new(AtomicU64::new(own_start.commits));
     let (book, met, counted) = (Arc::clone(&host.book), Arc::clone(&starts), Arc::clone(&commits));
     let identity = host.identity.clone();
-    let introductions = Introductions::new(identity, cluster.id, book, met, counted);
-    let peers = Arc::new(Peers::new(Arc::new(introductions), tasks.clone(), stop.clone()));
+    let introductions = Arc::new(Introductions::new(identity, cluster.id, book, met, counted));
+    let platform = Arc::clone(&host.platform);
+    let peers = Arc::new(Peers::new(platform, introductions, tasks.clone(), stop.clone()));
     let ring =
         RingConfig::new(cluster.salt, cluster.virtual_nodes, cluster.replication_factor as usize);
     let sender = RingSender::new(Arc::clone(&peers));
@@ -103,7 +104,7 @@ fn build(parts: &Parts, membership: Membership) -> Result<(Arc<Node>, Entry), St
         RingNode::new(host.identity.node, ring),
         sender,
         Arc::clone(&beliefs),
-        Jitter::new()?,
+        Jitter::new(&*host.platform)?,
         stop.clone(),
     );
     let directory = Directory::new(cluster.shards);
@@ -114,6 +115,7 @@ fn build(parts: &Parts, membership: Membership) -> Result<(Arc<Node>, Entry), St
     let local = local(parts, &cluster, replicas, Arc::clone(&hints), commits)?;
     let started = Instant::now();
     let node = Arc::new(Node {
+        platform: Arc::clone(&host.platform),
         identity: host.identity.clone(),
         cluster,
         config: Arc::clone(&host.config),
@@ -128,7 +130,7 @@ fn build(parts: &Parts, membership: Membership) -> Result<(Arc<Node>, Entry), St
         throttle: Throttle::new(host.config.repair.bytes_per_second),
         anti_entropy: AntiEntropy::default(),
         beliefs,
-        jitter: std::sync::Mutex::new(Jitter::new()?),
+        jitter: std::sync::Mutex::new(Jitter::new(&*host.platform)?),
         hints,
         door: host.door.clone(),
         retries: RetryBudget::default(),
@@ -137,7 +139,7 @@ fn build(parts: &Parts, membership: Membership) -> Result<(Arc<Node>, Entry), St
         losses: Arc::clone(&host.losses),
         starts,
         started,
-        clock: Clock::new(started),
+        clock: Clock::new(started, Arc::clone(&host.platform)),
         tasks: tasks.clone(),
         stop,
     });
@@ -175,6 +177,7 @@ fn local(
         hints,
         longest,
         commits,
+        parts.host.platform.work(),
         on_failure,
     )
     .map_err(StartError::Thread)

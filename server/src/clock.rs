@@ -11,14 +11,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::time::Instant;
 use triad_ring::NodeId;
 
 use crate::alarms::AlarmName;
 use crate::node::Node;
+use crate::platform::Platform;
 
 /// A clock that is further than this from the cluster's is reported.
 const SKEW_MS: u64 = 1_000;
@@ -33,6 +34,7 @@ const CLOCKS: usize = 64;
 /// The clocks of a node: its own, and what it knows of others.
 pub(crate) struct Clock {
     started: Instant,
+    platform: Arc<dyn Platform>,
     /// Added to the wall clock, for tests of wrong clocks.
     offset_ms: AtomicI64,
     readings: Mutex<Readings>,
@@ -40,8 +42,8 @@ pub(crate) struct Clock {
 
 impl Clock {
     /// A clock whose monotonic side begins at `started`.
-    pub(crate) fn new(started: Instant) -> Self {
-        Self { started, offset_ms: AtomicI64::new(0), readings: Mutex::default() }
+    pub(crate) fn new(started: Instant, platform: Arc<dyn Platform>) -> Self {
+        Self { started, platform, offset_ms: AtomicI64::new(0), readings: Mutex::default() }
     }
 
     /// This node's wall clock, in milliseconds since the Unix epoch.
@@ -88,7 +90,7 @@ impl Clock {
 
     /// The wall clock at the start of the monotonic one.
     fn base(&self) -> i64 {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis);
+        let wall = self.platform.wall_clock().duration_since(UNIX_EPOCH).map_or(0, millis);
         let offset = self.offset_ms.load(Ordering::Relaxed);
         wall.saturating_add(offset).saturating_sub(millis(self.uptime()))
     }
@@ -168,6 +170,7 @@ fn millis(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::OperatingSystem;
 
     const HOUR: i64 = 3_600_000;
 
@@ -245,7 +248,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_clock_that_is_moved_moves_the_clusters_time_only_when_it_is_alone() {
-        let clock = Clock::new(Instant::now());
+        let clock = Clock::new(Instant::now(), Arc::new(OperatingSystem));
         let right = clock.now_ms();
         clock.set_offset(HOUR);
         assert!(clock.now_ms() >= right + HOUR.cast_unsigned());

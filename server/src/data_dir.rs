@@ -18,14 +18,18 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use triad_replica::member::StoreId;
 use triad_ring::{Incarnation, NodeId};
 
-use crate::sled_store::{OpenStoreError, SledOptions, SledStore};
+use crate::platform::{OperatingSystem, Platform};
+use crate::sled_store::{OpenStoreError, SledOptions};
 
 mod floor;
+#[cfg(test)]
+mod hostile;
 mod key;
 mod lock;
 mod loss;
@@ -45,6 +49,7 @@ pub const QUARANTINES_MAX: u32 = 16;
 /// An open data directory. The lock is held until it is dropped.
 #[derive(Debug)]
 pub struct DataDir {
+    platform: Arc<dyn Platform>,
     path: PathBuf,
     key: SigningKey,
     node: NodeId,
@@ -120,17 +125,22 @@ impl DataDir {
     /// Opens the directory, or makes it, and takes its lock. On the first start the node's key is
     /// made too.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        Self::open_on(Arc::new(OperatingSystem), path)
+    }
+
+    /// The same on another platform than the operating system.
+    pub fn open_on(platform: Arc<dyn Platform>, path: &Path) -> Result<Self, DataDirError> {
         let path = std::path::absolute(path)
             .map_err(|source| io_error(path, "resolve the path", source))?;
         create(&path)?;
         let lock = lock::acquire(&path)?;
         let store = path.join("store");
         if matches!(loss::condemned(&store)?, Some((LossReason::Cloned, _))) {
-            key::replace(&path, &store)?;
+            key::replace(&*platform, &path, &store)?;
         }
-        let (key, first_start) = key::load_or_create(&path)?;
+        let (key, first_start) = key::load_or_create(&*platform, &path)?;
         let node = NodeId::of_public_key(key.verifying_key().as_bytes());
-        Ok(Self { path, key, node, first_start, _lock: lock })
+        Ok(Self { platform, path, key, node, first_start, _lock: lock })
     }
 
     /// Where it is.

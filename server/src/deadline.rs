@@ -90,6 +90,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn hostile_timeouts_are_none() {
+        triad_fuzz::Target::new("parse_timeout", ["100m", "99999999H"]).attack(|bytes| {
+            let _ = parse_timeout(std::str::from_utf8(bytes).ok()?)?;
+            Some(bytes.to_vec())
+        });
+    }
+
     #[tokio::test]
     async fn a_client_may_shorten_and_lengthen_the_deadline_within_the_maximum() {
         let (default, max) = (Duration::from_secs(5), Duration::from_mins(1));

@@ -12,10 +12,12 @@ use crate::identity::NodeIdentity;
 use crate::losses::Losses;
 use crate::node::Node;
 use crate::operations::Operations;
+use crate::platform::Platform;
 use crate::web::Health;
 
 /// What the ports of a process serve.
 pub(crate) struct Host {
+    pub(crate) platform: Arc<dyn Platform>,
     pub(crate) identity: NodeIdentity,
     pub(crate) config: Arc<Config>,
     pub(crate) book: Arc<Book>,
@@ -40,6 +42,7 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(
+        platform: Arc<dyn Platform>,
         identity: NodeIdentity,
         config: Arc<Config>,
         book: Arc<Book>,
@@ -48,6 +51,7 @@ impl Host {
     ) -> Self {
         let door = Door::new(&config.limits);
         Self {
+            platform,
             identity,
             config,
             book,

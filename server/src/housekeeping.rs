@@ -29,6 +29,7 @@ pub(crate) async fn enter_ring(node: Arc<Node>, entry: Entry) {
     let mut joined = node.ring.joined();
     loop {
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             entered = joined.wait_for(|joined| *joined) => match entered {
                 Ok(_) => break,
@@ -65,6 +66,7 @@ pub(crate) async fn keep_contacts(node: Arc<Node>) {
     let mut kept: Vec<Arc<Contact>> = Vec::new();
     loop {
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             () = tokio::time::sleep(SAVE_EVERY) => {}
         }

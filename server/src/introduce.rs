@@ -129,7 +129,7 @@ async fn still_runs(node: &Arc<Node>, start: &Start) -> Option<Distrust> {
 }
 
 async fn who_is_at(node: &Node, address: &str) -> Option<Sender> {
-    let mut client = dial(address).await.ok()?;
+    let mut client = dial(&*node.platform, address).await.ok()?;
     let request = wire::IdentifyRequest {
         hello: Some(node.hello()),
         contact: Some(wire::Contact::from(&*node.book.own())),
@@ -192,6 +192,7 @@ pub(crate) async fn introduce_task(node: Arc<Node>) {
             keep_at = node.now() + KEEP_EVERY;
         }
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             () = node.starts.changed() => {}
             () = tokio::time::sleep(pause) => {}

@@ -20,6 +20,8 @@ mod door;
 mod failpoint;
 mod hints;
 mod host;
+#[cfg(test)]
+mod hostile;
 mod housekeeping;
 mod identity;
 mod introduce;
@@ -30,6 +32,7 @@ mod moves;
 mod node;
 mod operations;
 mod peers;
+pub mod platform;
 mod ports;
 mod pulse;
 mod random;
@@ -48,6 +51,7 @@ mod testing;
 mod throttle;
 pub mod web;
 
+pub use ports::Listener;
 pub use random::NoRandomness;
 pub use rows::RowError;
 pub use server::{Addresses, Listeners, Server, ServerHandle, StartError};

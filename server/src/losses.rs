@@ -127,6 +127,7 @@ pub(crate) async fn watch_losses(node: Arc<Node>) {
     let mut whole = 0;
     while let Some(loss) = node.losses.pending() {
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }

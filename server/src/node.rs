@@ -26,6 +26,7 @@ use crate::losses::Losses;
 use crate::moves::Registry;
 use crate::operations::Operations;
 use crate::peers::{self, Peers};
+use crate::platform::Platform;
 use crate::random::Jitter;
 use crate::retry_budget::RetryBudget;
 use crate::ring_task::RingHandle;
@@ -34,6 +35,7 @@ use crate::throttle::Throttle;
 
 /// Everything a running node consists of.
 pub(crate) struct Node {
+    pub(crate) platform: Arc<dyn Platform>,
     pub(crate) identity: NodeIdentity,
     pub(crate) cluster: ClusterIdentity,
     pub(crate) config: Arc<Config>,

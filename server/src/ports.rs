@@ -1,13 +1,15 @@
 //! The gRPC ports: what is served where, and within which bounds.
 
 mod connections;
+mod stream;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,9 +25,11 @@ use triad_proto::v1::kv_service_server::KvServiceServer;
 
 pub(crate) use connections::Standing;
 use connections::{Connection, Places};
+use stream::Stream as PortStream;
 
 use crate::host::Host;
 use crate::peers::MESSAGE_BYTES;
+use crate::platform::Accepted;
 use crate::service::cluster::Clusters;
 use crate::service::kv::Keys;
 use crate::service::peer::PeerPort;
@@ -58,6 +62,24 @@ const HEALTH_EVERY: Duration = Duration::from_millis(100);
 /// How long a port may take to end its connections before they are cut.
 const CLOSE: Duration = Duration::from_millis(500);
 
+/// Where connections come in.
+pub enum Listener {
+    /// At a socket of the operating system.
+    Tcp(TcpListener),
+    /// From a network that is not the operating system's.
+    Other(Accepted),
+}
+
+impl Listener {
+    /// The socket, if it is one.
+    pub(crate) fn tcp(&self) -> Option<&TcpListener> {
+        match self {
+            Self::Tcp(listener) => Some(listener),
+            Self::Other(_) => None,
+        }
+    }
+}
+
 /// A port that is served.
 pub(crate) struct Port {
     stop: CancellationToken,
@@ -86,7 +108,7 @@ fn builder(streams: u32, (every, timeout): (Duration, Duration)) -> Server {
 }
 
 /// Serves clients: keys, the cluster, health, reflection.
-pub(crate) fn serve_clients(host: &Arc<Host>, listener: TcpListener, tasks: &TaskTracker) -> Port {
+pub(crate) fn serve_clients(host: &Arc<Host>, listener: Listener, tasks: &TaskTracker) -> Port {
     let (reporter, health) = tonic_health::server::health_reporter();
     let stop = CancellationToken::new();
     tasks.spawn(follow_readiness(Arc::clone(host), reporter, stop.clone()));
@@ -97,7 +119,7 @@ pub(crate) fn serve_clients(host: &Arc<Host>, listener: TcpListener, tasks: &Tas
         .max_decoding_message_size(REQUEST_BYTES)
         .max_encoding_message_size(REPLY_BYTES);
     let mut router = builder(host.config.limits.streams, CLIENT_KEEPALIVE)
-        .layer(MapResponseLayer::new(name_malformed))
+        .layer(MapResponseLayer::new(|response| name_malformed(response, REQUEST_BYTES)))
         .add_service(health)
         .add_service(keys)
         .add_service(clusters);
@@ -120,11 +142,13 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 }
 
 /// Serves other nodes.
-pub(crate) fn serve_peers(host: &Arc<Host>, listener: TcpListener) -> Port {
+pub(crate) fn serve_peers(host: &Arc<Host>, listener: Listener) -> Port {
     let peers = PeerServiceServer::new(PeerPort::new(Arc::clone(host)))
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
-    let router = builder(PEER_STREAMS, PEER_KEEPALIVE).add_service(peers);
+    let router = builder(PEER_STREAMS, PEER_KEEPALIVE)
+        .layer(MapResponseLayer::new(|response| name_malformed(response, MESSAGE_BYTES)))
+        .add_service(peers);
     let stop = CancellationToken::new();
     let stopped = stop.clone().cancelled_owned();
     serve("peer", stop, router.serve_with_incoming_shutdown(incoming(listener), stopped))
@@ -133,18 +157,25 @@ pub(crate) fn serve_peers(host: &Arc<Host>, listener: TcpListener) -> Port {
 /// Connections as they come. Small answers must not wait for the acknowledgement of the packet
 /// before; and when none can be accepted (out of file descriptors, usually), a pause keeps the
 /// port from spinning.
-fn incoming(listener: TcpListener) -> impl Stream<Item = std::io::Result<TcpStream>> {
-    TcpIncoming::from(listener).with_nodelay(Some(true)).then(|accepted| async {
+fn incoming(listener: Listener) -> BoxStream<'static, std::io::Result<PortStream>> {
+    let listener = match listener {
+        Listener::Tcp(listener) => listener,
+        Listener::Other(accepted) => {
+            return accepted.map(|stream| stream.map(PortStream::Other)).boxed();
+        }
+    };
+    let accepted = TcpIncoming::from(listener).with_nodelay(Some(true)).then(|accepted| async {
         if accepted.is_err() {
             tokio::time::sleep(ACCEPT_PAUSE).await;
         }
-        accepted
-    })
+        accepted.map(PortStream::Tcp)
+    });
+    accepted.boxed()
 }
 
 /// The same, at most so many at once and a few that are told that they are too many.
 fn counted(
-    listener: TcpListener,
+    listener: Listener,
     connections: u32,
 ) -> impl Stream<Item = std::io::Result<Connection>> {
     let places = Places::new(connections);
@@ -173,9 +204,9 @@ fn serve(
     Port { stop, task }
 }
 
-/// A message that is too large or not protobuf at all is the client's mistake and is answered as
+/// A message that is too large or not protobuf at all is the caller's mistake and is answered as
 /// one; the library below answers before any of our code has seen it.
-fn name_malformed<B: Default>(response: http::Response<B>) -> http::Response<B> {
+fn name_malformed<B: Default>(response: http::Response<B>, limit: usize) -> http::Response<B> {
     let Some(status) = Status::from_header_map(response.headers()) else { return response };
     let too_large = status.message().contains("message length too large");
     let garbage = status.message().contains("failed to decode Protobuf message");
@@ -184,7 +215,7 @@ fn name_malformed<B: Default>(response: http::Response<B>) -> http::Response<B> 
     }
     let (reason, message) = if too_large {
         let message = format!(
-            "the request is larger than the {REQUEST_BYTES} bytes that a message may have ({})",
+            "the request is larger than the {limit} bytes that a message may have ({})",
             status.message()
         );
         ("VALUE_TOO_LARGE", message)
@@ -196,7 +227,7 @@ fn name_malformed<B: Default>(response: http::Response<B>) -> http::Response<B> 
     };
     let mut metadata = HashMap::from([("field".to_owned(), "message".to_owned())]);
     if too_large {
-        metadata.insert("limit".to_owned(), REQUEST_BYTES.to_string());
+        metadata.insert("limit".to_owned(), limit.to_string());
     }
     let details = ErrorDetails::with_error_info(reason, "triad", metadata);
     Status::with_error_details(Code::InvalidArgument, message, details).into_http()
@@ -221,6 +252,7 @@ async fn follow_readiness(
             last = Some(ready);
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             () = tokio::time::sleep(HEALTH_EVERY) => {}
         }
@@ -236,6 +268,7 @@ pub(crate) fn host_name() -> String {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     use super::*;
 
@@ -261,7 +294,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (_, health) = tonic_health::server::health_reporter();
         let router = builder(streams, PEER_KEEPALIVE).add_service(health);
-        let server = tokio::spawn(router.serve_with_incoming(incoming(listener)));
+        let server = tokio::spawn(router.serve_with_incoming(incoming(Listener::Tcp(listener))));
         let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         sent.extend(frame(4, 0, 0, &[]));
         // POST, http, a path and an authority of one letter, by RFC 7541.

@@ -29,6 +29,7 @@ const STRANGERS: usize = 8;
 pub(crate) async fn pulse_task(node: Arc<Node>) {
     loop {
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             () = tokio::time::sleep(node.spread(PERIOD)) => {}
         }

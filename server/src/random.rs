@@ -1,6 +1,8 @@
-//! Randomness from the operating system, and jitter made of it.
+//! Randomness from the platform, and jitter made of it.
 
 use std::time::Duration;
+
+use crate::platform::Platform;
 
 /// No random bytes could be had from the operating system.
 #[derive(Debug, thiserror::Error)]
@@ -8,9 +10,9 @@ use std::time::Duration;
 pub struct NoRandomness(#[from] getrandom::Error);
 
 /// `N` random bytes.
-pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
+pub(crate) fn bytes<const N: usize>(platform: &dyn Platform) -> Result<[u8; N], NoRandomness> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)?;
+    platform.fill_random(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -20,9 +22,9 @@ pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
 pub(crate) struct Jitter(u64);
 
 impl Jitter {
-    /// A generator with a seed from the operating system.
-    pub(crate) fn new() -> Result<Self, NoRandomness> {
-        Ok(Self(u64::from_le_bytes(bytes()?) | 1))
+    /// A generator with a seed from the platform.
+    pub(crate) fn new(platform: &dyn Platform) -> Result<Self, NoRandomness> {
+        Ok(Self(u64::from_le_bytes(bytes(platform)?) | 1))
     }
 
     fn next(&mut self) -> u64 {
@@ -48,10 +50,11 @@ impl Jitter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::OperatingSystem;
 
     #[test]
     fn a_period_is_spread_by_a_tenth_at_most() {
-        let mut jitter = Jitter::new().expect("random bytes");
+        let mut jitter = Jitter::new(&OperatingSystem).expect("random bytes");
         for _ in 0..1_000 {
             let spread = jitter.spread(Duration::from_secs(1));
             assert!((900..=1_100).contains(&spread.as_millis()), "{spread:?}");

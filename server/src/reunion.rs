@@ -31,6 +31,7 @@ pub(crate) async fn reunion_task(node: Arc<Node>) {
     let mut told = BTreeSet::new();
     loop {
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             () = tokio::time::sleep(node.spread(EVERY)) => {}
         }
@@ -79,7 +80,7 @@ async fn identify(node: &Node, address: &str, known: Option<NodeId>) -> Result<N
     if let Some(known) = known {
         node.peers.faults().call(known).await.map_err(NoReunion::Nobody)?;
     }
-    let mut client = dial(address).await.map_err(NoReunion::Nobody)?;
+    let mut client = dial(&*node.platform, address).await.map_err(NoReunion::Nobody)?;
     let request = wire::IdentifyRequest {
         hello: Some(node.hello()),
         contact: Some(wire::Contact::from(&*node.book.own())),

@@ -149,17 +149,19 @@ impl RingLoop {
         loop {
             let due = self.timers.next_due();
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
-                Some(input) = certain.recv() => self.handle(input),
-                event = queue.recv() => match event {
-                    Some(event) => self.on_event(event),
-                    None => return,
-                },
+                // Before the messages of others: these may come without end.
                 () = sleep_until(due) => {
                     for timer in self.timers.take_due(Instant::now()) {
                         self.handle(Input::Timer(timer));
                     }
                 }
+                Some(input) = certain.recv() => self.handle(input),
+                event = queue.recv() => match event {
+                    Some(event) => self.on_event(event),
+                    None => return,
+                },
             }
         }
     }

@@ -24,6 +24,8 @@ use crate::data_dir::{DataDir, DataDirError, OpenedStore, StoreLoss, StoreOrigin
 use crate::host::Host;
 use crate::identity::NodeIdentity;
 use crate::losses::Losses;
+use crate::platform::{OperatingSystem, Platform};
+use crate::ports::Listener;
 use crate::random::{self, NoRandomness};
 use crate::rows::{self, RowError};
 use crate::sled_store::SledOptions;
@@ -78,14 +80,13 @@ pub enum StartError {
 }
 
 /// The sockets of a node, opened by the caller or by [`Server::start`].
-#[derive(Debug)]
 pub struct Listeners {
     /// For clients.
-    pub client: TcpListener,
+    pub client: Listener,
     /// For other nodes.
-    pub peer: TcpListener,
-    /// For operators.
-    pub admin: TcpListener,
+    pub peer: Listener,
+    /// For operators; a simulated node has none.
+    pub admin: Option<TcpListener>,
 }
 
 /// Where a node listens.
@@ -103,21 +104,25 @@ impl Listeners {
     /// Opens the three sockets that the configuration names.
     pub async fn bind(config: &Config) -> Result<Self, StartError> {
         Ok(Self {
-            client: bind("listen.client", config.listen.client).await?,
-            peer: bind("listen.peer", config.listen.peer).await?,
-            admin: bind("listen.admin", config.listen.admin).await?,
+            client: Listener::Tcp(bind("listen.client", config.listen.client).await?),
+            peer: Listener::Tcp(bind("listen.peer", config.listen.peer).await?),
+            admin: Some(bind("listen.admin", config.listen.admin).await?),
         })
     }
 
-    fn addresses(&self) -> Result<Addresses, StartError> {
-        let local = |leaf, listener: &TcpListener, address| {
-            listener.local_addr().map_err(|source| StartError::Listen { leaf, address, source })
+    /// What the sockets were bound to; where there is none, what was configured.
+    fn addresses(&self, config: &Config) -> Result<Addresses, StartError> {
+        let local = |leaf, listener: Option<&TcpListener>, address| match listener {
+            None => Ok(address),
+            Some(listener) => {
+                listener.local_addr().map_err(|source| StartError::Listen { leaf, address, source })
+            }
         };
-        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        let listen = &config.listen;
         Ok(Addresses {
-            client: local("listen.client", &self.client, unknown)?,
-            peer: local("listen.peer", &self.peer, unknown)?,
-            admin: local("listen.admin", &self.admin, unknown)?,
+            client: local("listen.client", self.client.tcp(), listen.client)?,
+            peer: local("listen.peer", self.peer.tcp(), listen.peer)?,
+            admin: local("listen.admin", self.admin.as_ref(), listen.admin)?,
         })
     }
 }
@@ -156,17 +161,26 @@ impl Server {
         config: Config,
         listeners: Option<Listeners>,
     ) -> Result<ServerHandle, StartError> {
+        Self::start_on(Arc::new(OperatingSystem), config, listeners).await
+    }
+
+    /// The same on another platform than the operating system.
+    pub async fn start_on(
+        platform: Arc<dyn Platform>,
+        config: Config,
+        listeners: Option<Listeners>,
+    ) -> Result<ServerHandle, StartError> {
         config.validate().map_err(|problems| {
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
             StartError::Config(problems.join("; "))
         })?;
-        let (data_dir, opened) = open(&config).await?;
+        let (data_dir, opened) = open(&platform, &config).await?;
         let listeners = match listeners {
             Some(listeners) => listeners,
             None => Listeners::bind(&config).await?,
         };
-        let addresses = listeners.addresses()?;
-        let identity = identity(&config, &data_dir, &opened)?;
+        let addresses = listeners.addresses(&config)?;
+        let identity = identity(&*platform, &config, &data_dir, &opened)?;
         info!(
             node = %identity.node, name = %identity.name, store = %identity.store,
             incarnation = identity.incarnation.get(), client = %addresses.client, peer = %addresses.peer,
@@ -180,12 +194,14 @@ impl Server {
         if let Some((loss, new)) = opened.loss {
             losses.found(loss, new);
         }
-        let host = Arc::new(Host::new(identity, Arc::new(config), book, alarms, losses));
+        let host = Arc::new(Host::new(platform, identity, Arc::new(config), book, alarms, losses));
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let client_port = ports::serve_clients(&host, listeners.client, &tasks);
         let peer_port = ports::serve_peers(&host, listeners.peer);
-        tasks.spawn(web::serve(listeners.admin, Arc::clone(&host), more(&host), stop.clone()));
+        if let Some(admin) = listeners.admin {
+            tasks.spawn(web::serve(admin, Arc::clone(&host), more(&host), stop.clone()));
+        }
         tasks.spawn(host.door.clone().watch(stop.clone()));
         let parts = Parts {
             host: Arc::clone(&host),
@@ -225,8 +241,9 @@ impl ServerHandle {
     /// Waits until the node can no longer go on by itself, and tells why.
     pub async fn closed(&self) -> String {
         let mut failed = self.parts.failed.clone();
-        match failed.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
+        let told = failed.wait_for(Option::is_some).await.map(|reason| reason.clone());
+        match told {
+            Ok(reason) => reason.unwrap_or_default(),
             Err(_) => std::future::pending().await,
         }
     }
@@ -257,7 +274,9 @@ impl ServerHandle {
         let _ = tokio::time::timeout(TASKS_END, parts.tasks.wait()).await;
         if let Some(node) = host.built_node().cloned() {
             // Joins the committer's thread: everything queued is durable after that.
-            let _ = tokio::task::spawn_blocking(move || node.local.close()).await;
+            let closing = Arc::clone(&node);
+            let _ = host.platform.work().run(move || closing.local.close()).await;
+            node.local.ended().await;
         }
         info!(node = %host.identity.name, "shut down");
     }
@@ -284,11 +303,15 @@ struct Opened {
 }
 
 /// Opening reads the whole store and syncs: on a thread that may block.
-async fn open(config: &Config) -> Result<(Arc<DataDir>, Opened), StartError> {
+async fn open(
+    platform: &Arc<dyn Platform>,
+    config: &Config,
+) -> Result<(Arc<DataDir>, Opened), StartError> {
     let storage = config.storage.clone();
-    let opened = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
+    let (work, platform) = (platform.work(), Arc::clone(platform));
+    let opened = work.run(move || -> Result<_, StartError> {
         let path: PathBuf = storage.data_dir;
-        let data_dir = Arc::new(DataDir::open(&path)?);
+        let data_dir = Arc::new(DataDir::open_on(Arc::clone(&platform), &path)?);
         let opened = match storage.engine {
             Engine::Sled => {
                 let space = SpaceRule {
@@ -300,11 +323,11 @@ async fn open(config: &Config) -> Result<(Arc<DataDir>, Opened), StartError> {
                 let OpenedStore { store, store_id, incarnation, origin, loss } =
                     data_dir.open_store(&options)?;
                 let loss = loss.map(|loss| (loss, origin != StoreOrigin::Existing));
-                Opened { store: Arc::new(store), store_id, incarnation, loss }
+                Opened { store, store_id, incarnation, loss }
             }
             Engine::Memory => Opened {
                 store: Arc::new(MemoryStore::default()),
-                store_id: triad_replica::member::StoreId::from_bytes(random::bytes()?),
+                store_id: triad_replica::member::StoreId::from_bytes(random::bytes(&*platform)?),
                 incarnation: data_dir.next_incarnation()?,
                 loss: None,
             },
@@ -317,6 +340,7 @@ async fn open(config: &Config) -> Result<(Arc<DataDir>, Opened), StartError> {
 }
 
 fn identity(
+    platform: &dyn Platform,
     config: &Config,
     data_dir: &DataDir,
     opened: &Opened,
@@ -331,7 +355,7 @@ fn identity(
         name: name.into(),
         store: opened.store_id,
         incarnation: opened.incarnation,
-        nonce: StartNonce(random::bytes()?),
+        nonce: StartNonce(random::bytes(platform)?),
         commits: rows::load_commits(&*opened.store)?,
     })
 }

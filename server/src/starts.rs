@@ -112,10 +112,17 @@ impl Starts {
 
     /// Whether what a node shows of itself in a reply is not older than what was recorded.
     pub(crate) fn may_count(&self, member: Member, incarnation: Incarnation) -> bool {
-        let newest = self.with_log(|log| log.newest(member.node));
-        newest.is_none_or(|newest| {
-            incarnation > newest.incarnation
-                || (incarnation == newest.incarnation && member == newest.member)
+        self.with_log(|log| counts(log, member, incarnation))
+    }
+
+    /// The same for a reply with the commits that its store has made, which are remembered if it counts.
+    pub(crate) fn heard(&self, member: Member, incarnation: Incarnation, commits: u64) -> bool {
+        self.with_log(|log| {
+            let counts = counts(log, member, incarnation);
+            if counts {
+                log.saw_commits(member, incarnation, commits);
+            }
+            counts
         })
     }
 
@@ -169,4 +176,11 @@ impl Starts {
     pub(crate) fn newest(&self, node: NodeId) -> Option<Start> {
         self.with_log(|log| log.newest(node))
     }
+}
+
+fn counts(log: &StartLog, member: Member, incarnation: Incarnation) -> bool {
+    log.newest(member.node).is_none_or(|newest| {
+        incarnation > newest.incarnation
+            || (incarnation == newest.incarnation && member == newest.member)
+    })
 }

@@ -185,7 +185,7 @@ pub(crate) async fn verify_seeds(host: &Arc<Host>, cluster: ClusterId) -> Option
 async fn ask_seed(host: &Host, seed: &str) -> SeedAnswer {
     let silent = |why: String| SeedAnswer::Silent { why };
     let ask = async {
-        let mut client = dial(seed).await?;
+        let mut client = dial(&*host.platform, seed).await?;
         let request = wire::IdentifyRequest {
             hello: Some(peers::hello(&host.identity, None, host.identity.commits)),
             contact: Some(wire::Contact::from(&*host.book.own())),
@@ -216,10 +216,10 @@ async fn ask_seed(host: &Host, seed: &str) -> SeedAnswer {
 async fn create(host: &Host, store: &Arc<dyn Store>) -> Result<Membership, StartError> {
     let wanted = &host.config.cluster;
     let cluster = ClusterIdentity {
-        id: ClusterId::from_bytes(random::bytes()?),
+        id: ClusterId::from_bytes(random::bytes(&*host.platform)?),
         name: wanted.name.clone(),
-        salt: ClusterSalt::from_bytes(random::bytes()?),
-        secret: ClusterSecret::from_bytes(random::bytes()?),
+        salt: ClusterSalt::from_bytes(random::bytes(&*host.platform)?),
+        secret: ClusterSecret::from_bytes(random::bytes(&*host.platform)?),
         replication_factor: u32::from(wanted.replication_factor),
         virtual_nodes: wanted.virtual_nodes,
         shards: ShardCount::try_new(wanted.shards)
@@ -227,7 +227,7 @@ async fn create(host: &Host, store: &Arc<dyn Store>) -> Result<Membership, Start
     };
     let (mut batch, replicas) = rows::found(&cluster, host.identity.member(), host.identity.nonce);
     rows::put_enrolment(&mut batch, &Enrolment::new(host.identity.incarnation));
-    write(store, batch).await?;
+    write(host, store, batch).await?;
     info!(cluster = %cluster.id, name = %cluster.name, "made a new cluster");
     Ok(Membership { cluster, replicas, entry: Entry::Create })
 }
@@ -239,7 +239,7 @@ async fn join(
     seed: &str,
 ) -> Result<Result<Membership, String>, StartError> {
     let ask = async {
-        let mut client = dial(seed).await?;
+        let mut client = dial(&*host.platform, seed).await?;
         let request = wire::AdmitRequest {
             hello: Some(peers::hello(&host.identity, None, host.identity.commits)),
             contact: Some(wire::Contact::from(&*host.book.own())),
@@ -272,7 +272,7 @@ async fn join(
     rows::put_cluster(&mut batch, &cluster);
     rows::put_enrolment(&mut batch, &Enrolment::new(host.identity.incarnation));
     contacts.iter().for_each(|contact| rows::put_contact(&mut batch, contact));
-    write(store, batch).await?;
+    write(host, store, batch).await?;
     for contact in contacts {
         host.book.learn(contact);
     }
@@ -283,10 +283,9 @@ async fn join(
 }
 
 /// Applies and syncs on a thread that may block.
-async fn write(store: &Arc<dyn Store>, batch: Batch) -> Result<(), StartError> {
-    let store = Arc::clone(store);
-    let written =
-        tokio::task::spawn_blocking(move || store.apply(batch).and_then(|()| store.sync()));
+async fn write(host: &Host, store: &Arc<dyn Store>, batch: Batch) -> Result<(), StartError> {
+    let (work, store) = (host.platform.work(), Arc::clone(store));
+    let written = work.run(move || store.apply(batch).and_then(|()| store.sync()));
     match written.await {
         Ok(result) => Ok(result?),
         Err(panic) => Err(StartError::Config(format!("the store's writer panicked: {panic}"))),

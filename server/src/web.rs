@@ -69,6 +69,7 @@ pub async fn serve<H: Health>(
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
+            biased;
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => continue,
             accepted = accept(&listener, &slots) => accepted,
@@ -116,6 +117,7 @@ async fn connection(stream: TcpStream, router: Router, shutdown: CancellationTok
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(serving);
     let result = tokio::select! {
+        biased;
         result = &mut serving => result,
         () = shutdown.cancelled() => {
             serving.as_mut().graceful_shutdown();

@@ -24,6 +24,8 @@ use super::*;
 use crate::peer::v1 as peer;
 use crate::v1;
 
+mod hostile;
+
 /// Over the wire: to the message, its bytes, the message again, and back.
 fn sent<T, W>(value: T) -> Result<T, BadField>
 where

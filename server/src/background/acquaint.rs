@@ -22,6 +22,7 @@ pub(crate) async fn acquaint_task(node: Arc<Node>) {
     let mut from = 0;
     loop {
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             () = tokio::time::sleep(node.spread(LOOK_EVERY)) => {}
         }

@@ -108,10 +108,12 @@ pub(crate) async fn anti_entropy_task(node: Arc<Node>) {
     let mut checks = Checks { next: None, at: node.now() };
     loop {
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             () = tokio::time::sleep(node.spread(TICK)) => {}
         }
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             () = look(&node, &mut schedule, &mut checks) => {}
         }
@@ -183,7 +185,7 @@ async fn roots(
     let numbers: Vec<ShardId> = shards.iter().map(|(shard, _)| *shard).collect();
     let at = Arc::clone(node);
     // Waits for the committer's group, and may hash: not on a thread that others need.
-    let looked = tokio::task::spawn_blocking(move || at.local.roots(&numbers)).await;
+    let looked = node.platform.work().run(move || at.local.roots(&numbers)).await;
     let (mut known, mut missing) = (Vec::new(), Vec::new());
     for ((shard, epoch), root) in shards.into_iter().zip(looked.unwrap_or_default()) {
         match root {

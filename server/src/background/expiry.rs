@@ -48,6 +48,7 @@ pub(crate) async fn expiry_task(node: Arc<Node>) {
     loop {
         let pause = if after.is_some() { BUSY_EVERY } else { LOOK_EVERY };
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             () = tokio::time::sleep(node.spread(pause)) => {}
         }

@@ -41,6 +41,7 @@ pub(crate) async fn handoff_task(node: Arc<Node>) {
     let mut held = Held::default();
     loop {
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             () = tokio::time::sleep(node.spread(LOOK_EVERY)) => {}
         }

@@ -33,6 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) async fn mender_task(node: Arc<Node>) {
     loop {
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             () = node.local.damage().news() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -44,6 +45,7 @@ pub(crate) async fn mender_task(node: Arc<Node>) {
         }
         follow(&node);
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             () = round(&node) => {}
         }

@@ -40,6 +40,7 @@ pub(crate) async fn scrub_task(node: Arc<Node>) {
         while node.now() < until {
             let rest = until.saturating_sub(node.now()).min(PAUSE_MAX);
             tokio::select! {
+                biased;
                 () = node.stop.cancelled() => return,
                 () = tokio::time::sleep(rest) => {}
             }

@@ -16,7 +16,7 @@ use triad_proto::peer::v1 as wire;
 use triad_replica::configuration::Configuration;
 use triad_replica::gc::{GcDigest, ROUND_KEYS, Round, RoundStep, VouchReply, VouchRequest};
 use triad_replica::member::Member;
-use triad_ring::ShardId;
+use triad_ring::{NodeId, ShardId};
 
 use self::notes::{Notes, Ripe};
 use crate::liveness::Liveness;
@@ -64,6 +64,7 @@ pub(crate) async fn tombstone_gc_task(node: Arc<Node>) {
     };
     loop {
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             () = tokio::time::sleep(node.spread(TICK)) => {}
         }
@@ -136,9 +137,8 @@ impl Collector {
     async fn candidates(&mut self, shard: ShardId) -> Ripe {
         let (node, after) = (Arc::clone(&self.node), self.notes.cursor(shard));
         // It reads rows: not on a thread that others need.
-        let looked = tokio::task::spawn_blocking(move || {
-            notes::look(&**node.local.store(), shard, after.as_ref())
-        });
+        let work = node.platform.work();
+        let looked = work.run(move || notes::look(&**node.local.store(), shard, after.as_ref()));
         let Ok(Ok(found)) = looked.await else {
             return Ripe::default(); // the store has failed, which others will tell
         };
@@ -229,6 +229,7 @@ async fn ask(node: &Arc<Node>, to: Member, requests: Vec<VouchRequest>) -> Optio
 /// Vouches for another node's rounds.
 pub(crate) async fn vouch(
     node: &Arc<Node>,
+    from: NodeId,
     request: wire::VouchRequest,
 ) -> Result<wire::VouchResponse, tonic::Status> {
     if request.rounds.len() > ROUNDS {
@@ -243,15 +244,23 @@ pub(crate) async fn vouch(
         .map(VouchRequest::try_from)
         .collect::<Result<_, _>>()
         .map_err(bad)?;
-    let vouches = requests.into_iter().map(|request| vouch_one(node, request));
+    let vouches = requests.into_iter().map(|request| vouch_one(node, from, request));
     let vouches = futures::future::try_join_all(vouches).await?;
     let stamp = Some(peers::stamp(node));
     Ok(wire::VouchResponse { stamp, vouches: vouches.into_iter().map(Into::into).collect() })
 }
 
-async fn vouch_one(node: &Arc<Node>, request: VouchRequest) -> Result<VouchReply, tonic::Status> {
+async fn vouch_one(
+    node: &Arc<Node>,
+    from: NodeId,
+    request: VouchRequest,
+) -> Result<VouchReply, tonic::Status> {
     use crate::local::WriteError;
     let shard = request.base.shard;
+    if !moves::acts_as_member(node, from, shard) {
+        let newest = node.directory.get(shard).map(|known| (*known).clone());
+        return Ok(VouchReply::Refused { newest }); // it would take the place of a member's round
+    }
     match node.local.vouch(request).await {
         Ok(reply) => Ok(reply),
         Err(WriteError::Refused(_)) => {

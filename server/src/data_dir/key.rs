@@ -7,10 +7,14 @@ use std::path::Path;
 use ed25519_dalek::{SECRET_KEY_LENGTH, SigningKey};
 
 use super::{DataDirError, exists, io_error, replace_file};
+use crate::platform::Platform;
 use crate::random;
 
 /// Loads the key; makes it on the first start. True when it was made now.
-pub(super) fn load_or_create(dir: &Path) -> Result<(SigningKey, bool), DataDirError> {
+pub(super) fn load_or_create(
+    platform: &dyn Platform,
+    dir: &Path,
+) -> Result<(SigningKey, bool), DataDirError> {
     let path = dir.join("node.key");
     if exists(&path)? {
         return Ok((load(&path)?, false));
@@ -19,18 +23,22 @@ pub(super) fn load_or_create(dir: &Path) -> Result<(SigningKey, bool), DataDirEr
         let why = "it is missing, though there is a store: put it back, or move the store away to start as a new node";
         return Err(DataDirError::Key { path, why: why.to_owned() });
     }
-    Ok((create(&path)?, true))
+    Ok((create(platform, &path)?, true))
 }
 
 /// Gives the directory another key, because a node with this one runs elsewhere. The old one goes with the store
 /// that is condemned for the same reason.
-pub(super) fn replace(dir: &Path, store: &Path) -> Result<(), DataDirError> {
+pub(super) fn replace(
+    platform: &dyn Platform,
+    dir: &Path,
+    store: &Path,
+) -> Result<(), DataDirError> {
     let path = dir.join("node.key");
     if exists(&path)? {
         let kept = store.join("node.key");
         fs::copy(&path, &kept).map_err(|source| io_error(&kept, "keep the old key", source))?;
     }
-    create(&path).map(drop)
+    create(platform, &path).map(drop)
 }
 
 fn load(path: &Path) -> Result<SigningKey, DataDirError> {
@@ -47,8 +55,8 @@ fn load(path: &Path) -> Result<SigningKey, DataDirError> {
     Ok(SigningKey::from_bytes(&seed))
 }
 
-fn create(path: &Path) -> Result<SigningKey, DataDirError> {
-    let seed: [u8; SECRET_KEY_LENGTH] = random::bytes()?;
+fn create(platform: &dyn Platform, path: &Path) -> Result<SigningKey, DataDirError> {
+    let seed: [u8; SECRET_KEY_LENGTH] = random::bytes(platform)?;
     replace_file(path, 0o600, &seed)
         .map_err(|source| io_error(path, "write the node's key", source))?;
     Ok(SigningKey::from_bytes(&seed))

@@ -3,6 +3,7 @@
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -12,7 +13,7 @@ use super::floor::Floor;
 use super::loss::{LossReason, StoreLoss, condemned};
 use super::{
     DataDir, DataDirError, Incarnation, NodeId, OpenStoreError, QUARANTINES_MAX, SledOptions,
-    SledStore, StoreId, exists, io_error, sync_dir,
+    StoreId, exists, io_error, sync_dir,
 };
 use crate::random;
 
@@ -23,7 +24,7 @@ const ROW_BYTES: usize = 1 + 16 + 16 + 8;
 /// An open store and what this start of the node is called.
 pub struct OpenedStore {
     /// The store itself.
-    pub store: SledStore,
+    pub store: Arc<dyn Store>,
     /// Which data files these are: a member is (node, store).
     pub store_id: StoreId,
     /// Greater with every start of the node, also when it lost its store in between.
@@ -52,10 +53,10 @@ pub enum StoreOrigin {
 }
 
 /// The store's first row: whose it is.
-struct Owner {
-    store: StoreId,
-    node: NodeId,
-    incarnation: Incarnation,
+pub(super) struct Owner {
+    pub(super) store: StoreId,
+    pub(super) node: NodeId,
+    pub(super) incarnation: Incarnation,
 }
 
 pub(super) fn open(dir: &DataDir, options: &SledOptions) -> Result<OpenedStore, DataDirError> {
@@ -79,14 +80,14 @@ pub(super) fn open(dir: &DataDir, options: &SledOptions) -> Result<OpenedStore, 
         "STORE LOST: its files cannot be trusted and were set aside; this node starts with an empty store under a new \
          store id, and fetches its data from the other replicas"
     );
-    let store = SledStore::open(&path, options)?;
+    let store = dir.platform.open_store(&path, options)?;
     begin(dir, store, floor, StoreOrigin::Replaced { quarantine, why })
 }
 
 /// What lies in the store's directory.
 enum Look {
-    Good(SledStore, Owner),
-    Empty(SledStore),
+    Good(Arc<dyn Store>, Owner),
+    Empty(Arc<dyn Store>),
     Lost(LossReason, String),
 }
 
@@ -100,14 +101,14 @@ fn look(
         return Ok(Look::Lost(reason, why));
     }
     let was_there = exists(&path.join("db"))?;
-    let store = match SledStore::open(path, options) {
+    let store = match dir.platform.open_store(path, options) {
         Ok(store) => store,
         Err(OpenStoreError::Lost { why, .. }) => {
             return Ok(Look::Lost(LossReason::Unreadable, why));
         }
         Err(unavailable) => return Err(unavailable.into()),
     };
-    let owner = match read_owner(&store, path)? {
+    let owner = match read_owner(&*store, path)? {
         Found::Owner(owner) => owner,
         Found::Nothing if was_there && floor.is_some() => {
             let why = "it shows no rows, though it had some".to_owned();
@@ -123,7 +124,7 @@ fn look(
     if let Some((reason, why)) = below_floor(&owner, floor) {
         return Ok(Look::Lost(reason, why));
     }
-    match damaged_control_row(&store) {
+    match damaged_control_row(&*store) {
         Ok(None) => Ok(Look::Good(store, owner)),
         Ok(Some(why)) => Ok(Look::Lost(LossReason::Damaged, why)),
         Err(error) => Ok(Look::Lost(LossReason::Unreadable, error.to_string())),
@@ -132,7 +133,7 @@ fn look(
 
 /// The first damaged row among those on which votes rest. A store without it has forgotten what it
 /// promised: unlike a record, it cannot be had again from others.
-fn damaged_control_row(store: &SledStore) -> Result<Option<String>, StoreError> {
+fn damaged_control_row(store: &dyn Store) -> Result<Option<String>, StoreError> {
     for range in KeyRange::control() {
         match store.scan(&range, None, &mut |_, _| ControlFlow::Continue(())) {
             Ok(()) => {}
@@ -190,7 +191,7 @@ enum Found {
     Damage(String),
 }
 
-fn read_owner(store: &SledStore, path: &Path) -> Result<Found, DataDirError> {
+fn read_owner(store: &dyn Store, path: &Path) -> Result<Found, DataDirError> {
     match store.get(&Key::Meta(MetaRow::Store).encode()) {
         Ok(Some(row)) => match Owner::decode(row) {
             Some(owner) => Ok(Found::Owner(owner)),
@@ -205,26 +206,30 @@ fn read_owner(store: &SledStore, path: &Path) -> Result<Found, DataDirError> {
     }
 }
 
-fn resume(dir: &DataDir, store: SledStore, owner: &Owner) -> Result<OpenedStore, DataDirError> {
+fn resume(
+    dir: &DataDir,
+    store: Arc<dyn Store>,
+    owner: &Owner,
+) -> Result<OpenedStore, DataDirError> {
     let incarnation = Incarnation::new(owner.incarnation.get() + 1);
     start(dir, store, owner.store, incarnation, StoreOrigin::Existing)
 }
 
 fn begin(
     dir: &DataDir,
-    store: SledStore,
+    store: Arc<dyn Store>,
     floor: Option<Floor>,
     origin: StoreOrigin,
 ) -> Result<OpenedStore, DataDirError> {
     let incarnation = incarnation_above(dir, floor);
-    let store_id = StoreId::from_bytes(random::bytes()?);
+    let store_id = StoreId::from_bytes(random::bytes(&*dir.platform)?);
     start(dir, store, store_id, incarnation, origin)
 }
 
 /// Makes the start durable before anybody hears of it.
 fn start(
     dir: &DataDir,
-    store: SledStore,
+    store: Arc<dyn Store>,
     store_id: StoreId,
     incarnation: Incarnation,
     origin: StoreOrigin,
@@ -270,7 +275,7 @@ fn unix_seconds() -> u64 {
 }
 
 impl Owner {
-    fn encode(&self) -> Bytes {
+    pub(super) fn encode(&self) -> Bytes {
         let mut row = BytesMut::with_capacity(ROW_BYTES);
         row.put_u8(VERSION);
         row.put_slice(self.store.as_bytes());
@@ -279,7 +284,7 @@ impl Owner {
         row.freeze()
     }
 
-    fn decode(mut row: Bytes) -> Option<Self> {
+    pub(super) fn decode(mut row: Bytes) -> Option<Self> {
         if row.len() != ROW_BYTES || row.get_u8() != VERSION {
             return None;
         }

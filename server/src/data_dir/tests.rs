@@ -138,7 +138,7 @@ fn a_store_that_does_not_say_which_it_is_is_lost() {
     let (_root, path) = new();
     run_once(&path);
     {
-        let store = SledStore::open(&path.join("store"), &options()).unwrap();
+        let store = crate::sled_store::SledStore::open(&path.join("store"), &options()).unwrap();
         let mut batch = Batch::new();
         batch.delete(Key::Meta(MetaRow::Store).encode());
         store.apply(batch).unwrap();

@@ -98,7 +98,7 @@ impl LocalReplica {
         let (trees, store, shards) =
             (Arc::clone(&self.trees), Arc::clone(&self.store), self.shard_count);
         let damage = Arc::clone(&self.damage);
-        let read = tokio::task::spawn_blocking(move || {
+        let read = self.work.run(move || {
             let _turn = turn;
             read_slice(&trees, &*store, &damage, shards, shard, anew)
         });

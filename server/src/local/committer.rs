@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tracing::error;
@@ -54,6 +55,15 @@ enum Waiting {
     Durable(oneshot::Sender<Result<(), WriteError>>),
     Ready(Operation, Outcome),
 }
+
+/// A group that is visible and not durable yet.
+struct Begun {
+    waiting: Vec<Waiting>,
+    result: Result<(), StoreError>,
+}
+
+/// How long the next sync of a simulated disk takes.
+type SyncTakes = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// What the committer shares with those who ask it.
 pub(super) struct Shared {
@@ -127,6 +137,43 @@ impl Committer {
         on_failure(failure);
     }
 
+    /// The same as a task, for a simulation. Each sync takes as long as `sync_takes` says, and what it makes durable
+    /// is visible meanwhile, as on a disk. A panic ends the task; whoever simulates sees it.
+    pub(super) async fn run_as_task(mut self, sync_takes: SyncTakes, on_failure: OnFailure) {
+        if let Some(failure) = self.commit_all_as_task(&sync_takes).await {
+            error!(%failure, "the store has failed: nothing more is acknowledged");
+            self.queue.fail_all(&failure);
+            on_failure(failure);
+        }
+    }
+
+    async fn commit_all_as_task(&mut self, sync_takes: &SyncTakes) -> Option<StoreError> {
+        if let Err(failure) = self.garbage.load(&*self.store) {
+            return Some(failure);
+        }
+        loop {
+            let sweeping = lock(&self.trees).to_sweep();
+            if sweeping.is_none() {
+                self.queue.filled().await;
+            }
+            let group = self.queue.next_group(false)?;
+            let begun = self.begin(group);
+            if self.dirty {
+                tokio::time::sleep(sync_takes()).await;
+            }
+            if let Err(failure) = self.finish(begun) {
+                return Some(failure);
+            }
+            self.queue.synced();
+            if let Some(shard) = sweeping {
+                self.dirty = true;
+                if let Err(failure) = self.sweep(shard) {
+                    return Some(failure);
+                }
+            }
+        }
+    }
+
     /// Commits group after group. Returns why it had to stop; none when the queue was closed.
     fn commit_all(&mut self) -> Option<StoreError> {
         if let Err(failure) = self.garbage.load(&*self.store) {
@@ -158,12 +205,21 @@ impl Committer {
     /// One group from the queue to its answers. An error means that the store has failed; the
     /// group has been answered with it.
     fn commit(&mut self, group: Vec<Operation>) -> Result<(), StoreError> {
+        let begun = self.begin(group);
+        self.finish(begun)
+    }
+
+    /// Makes the group visible.
+    fn begin(&mut self, group: Vec<Operation>) -> Begun {
         let mut waiting = Vec::with_capacity(group.len());
-        let result = {
-            let trees = Arc::clone(&self.trees);
-            // Locked until what the group writes is visible and the trees have followed.
-            self.apply(&mut lock(&trees), group, &mut waiting)
-        };
+        let trees = Arc::clone(&self.trees);
+        // Locked until what the group writes is visible and the trees have followed.
+        let result = self.apply(&mut lock(&trees), group, &mut waiting);
+        Begun { waiting, result }
+    }
+
+    /// Makes it durable, and answers.
+    fn finish(&mut self, Begun { waiting, result }: Begun) -> Result<(), StoreError> {
         let result = result.and_then(|()| self.sync());
         if let Err(failure) = &result {
             let error = WriteError::Store(failure.clone());

@@ -26,7 +26,7 @@ mod wanted;
 mod tests;
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -55,15 +55,37 @@ use hints::{HeldMinted, HintOperation};
 pub(crate) use mend::Replacement;
 use operation::Operation;
 pub(crate) use operation::{Address, Adoption, Merged, Milestone, Minted, Remembered, WriteError};
-use queue::Queue;
+use queue::{Queue, Wake};
 use shards::Shards;
 use trees::Trees;
 pub(crate) use wanted::{Caller, Wanted};
 
 use crate::hints::Hints;
+use crate::platform::Work;
 
 /// How the committer tells that the store has failed.
 pub(crate) type OnFailure = Box<dyn FnOnce(StoreError) + Send>;
+
+/// The committer at work.
+enum Running {
+    Thread(std::thread::JoinHandle<()>),
+    Task(tokio::task::JoinHandle<()>),
+}
+
+impl Running {
+    fn start(committer: Committer, work: &Work, on_failure: OnFailure) -> std::io::Result<Self> {
+        match work {
+            Work::Threads => std::thread::Builder::new()
+                .name("committer".to_owned())
+                .spawn(move || committer.run(on_failure))
+                .map(Self::Thread),
+            Work::Tasks(sync_takes) => {
+                let task = committer.run_as_task(Arc::clone(sync_takes), on_failure);
+                Ok(Self::Task(tokio::spawn(task)))
+            }
+        }
+    }
+}
 
 /// One node's replica of everything it holds.
 pub(crate) struct LocalReplica {
@@ -78,7 +100,8 @@ pub(crate) struct LocalReplica {
     shard_count: ShardCount,
     hints: Arc<Hints>,
     damage: Arc<Damage>,
-    thread: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
+    work: Work,
+    running: Mutex<Option<Running>>,
 }
 
 impl LocalReplica {
@@ -94,10 +117,11 @@ impl LocalReplica {
         hints: Arc<Hints>,
         queue_wait: Duration,
         commits: Arc<AtomicU64>,
+        work: Work,
         on_failure: OnFailure,
     ) -> std::io::Result<Self> {
         let shards = Arc::new(Shards::new(replicas));
-        let queue = Arc::new(Queue::new(queue_wait));
+        let queue = Arc::new(Queue::new(queue_wait, Wake::of(&work)));
         let garbage = Arc::new(GarbageCounts::new(shard_count));
         let trees = Arc::new(Mutex::new(Trees::default()));
         let damage = Arc::new(Damage::new(shard_count));
@@ -112,10 +136,7 @@ impl LocalReplica {
             damage: Arc::clone(&damage),
         };
         let committer = Committer::new(shared, shard_count, limits);
-        let thread = std::thread::Builder::new()
-            .name("committer".to_owned())
-            .spawn(move || committer.run(on_failure))?;
-        let thread = std::sync::Mutex::new(Some(thread));
+        let running = Mutex::new(Some(Running::start(committer, &work, on_failure)?));
         let turn = Arc::default();
         Ok(Self {
             store,
@@ -128,7 +149,8 @@ impl LocalReplica {
             shard_count,
             hints,
             damage,
-            thread,
+            work,
+            running,
         })
     }
 
@@ -317,10 +339,19 @@ impl LocalReplica {
     /// Commits what waits, then ends the committer. Later operations are refused.
     pub(crate) fn close(&self) {
         self.queue.close();
-        let thread = self.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        match running.take() {
             // A panic of the committer was already reported through `on_failure`.
-            let _ = thread.join();
+            Some(Running::Thread(thread)) => drop(thread.join()),
+            task => *running = task,
+        }
+    }
+
+    /// Waits for the end of a committer that is a task, after [`Self::close`].
+    pub(crate) async fn ended(&self) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Running::Task(task)) = running {
+            let _ = task.await;
         }
     }
 

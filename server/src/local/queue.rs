@@ -8,12 +8,14 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use triad_replica::commit_queue::{CommitLimits, CommitQueue};
 use triad_replica::store::StoreError;
 
 use super::operation::{Operation, WriteError};
 use super::wanted::{Urgency, Wanted};
+use crate::platform::Work;
 
 /// Room that only decisions and milestones may use: a flood of writes must not keep a shard
 /// from leaving the epoch in which it cannot serve them.
@@ -25,9 +27,31 @@ const BACKGROUND_PART: u32 = 4;
 /// The queue between everybody and the committer.
 pub(super) struct Queue {
     state: Mutex<State>,
-    wake: Condvar,
+    wake: Wake,
     /// The longest that a new write may have to wait.
     longest: Duration,
+}
+
+/// What rouses a committer that waits for work.
+pub(super) enum Wake {
+    Thread(Condvar),
+    Task(Notify),
+}
+
+impl Wake {
+    pub(super) fn of(work: &Work) -> Self {
+        match work {
+            Work::Threads => Self::Thread(Condvar::new()),
+            Work::Tasks(_) => Self::Task(Notify::new()),
+        }
+    }
+
+    fn up(&self) {
+        match self {
+            Self::Thread(wake) => wake.notify_one(),
+            Self::Task(wake) => wake.notify_one(),
+        }
+    }
 }
 
 struct State {
@@ -39,7 +63,7 @@ struct State {
 
 impl Queue {
     /// An empty queue in which a new write may expect to wait for so long.
-    pub(super) fn new(longest: Duration) -> Self {
+    pub(super) fn new(longest: Duration, wake: Wake) -> Self {
         let data = CommitLimits::default();
         let limits = CommitLimits {
             queue_ops: data.queue_ops + RESERVE.queue_ops,
@@ -48,7 +72,7 @@ impl Queue {
         };
         let waiting = CommitQueue::new(limits);
         let state = State { waiting, closed: false, taken: Instant::now() };
-        Self { state: Mutex::new(state), wake: Condvar::new(), longest }
+        Self { state: Mutex::new(state), wake, longest }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -73,7 +97,7 @@ impl Queue {
         drop(state);
         match refused {
             Some(full) => full.op.overloaded(),
-            None => self.wake.notify_one(),
+            None => self.wake.up(),
         }
     }
 
@@ -100,7 +124,7 @@ impl Queue {
     /// Lets nothing more in.
     pub(super) fn close(&self) {
         self.lock().closed = true;
-        self.wake.notify_one();
+        self.wake.up();
     }
 
     /// The next group; none once the queue is closed and drained. Waits for one if there is
@@ -123,8 +147,23 @@ impl Queue {
             if !wait {
                 return Some(group);
             }
-            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let Wake::Thread(wake) = &self.wake else { return Some(group) };
+            state = wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Waits until there is something to take, or nothing more will come. For a committer that is a task.
+    pub(super) async fn filled(&self) {
+        let Wake::Task(wake) = &self.wake else { return };
+        while self.is_idle() {
+            wake.notified().await;
+        }
+    }
+
+    /// Nothing waits, but something may come.
+    fn is_idle(&self) -> bool {
+        let state = self.lock();
+        !state.closed && state.waiting.is_empty()
     }
 
     /// Lets nothing more in, and answers all that waits with the failure.
@@ -217,7 +256,7 @@ mod tests {
 
     /// A queue whose groups have taken so long each, with so many operations before a newcomer.
     fn behind(group: Duration, operations: usize) -> Queue {
-        let queue = Queue::new(LONGEST);
+        let queue = Queue::new(LONGEST, Wake::of(&Work::Threads));
         queue.push(merge(Wanted::always()).0);
         assert_eq!(queue.next_group(false).map(|group| group.len()), Some(1));
         queue.lock().waiting.synced(group);
@@ -255,7 +294,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_write_whose_caller_has_gone_is_dropped_untouched() {
-        let (queue, deadline) = (Queue::new(LONGEST), Deadline::after(LONG));
+        let (queue, deadline) =
+            (Queue::new(LONGEST, Wake::of(&Work::Threads)), Deadline::after(LONG));
         let (stays, goes) = (Caller::default(), Caller::default());
         let (first, mut first_told) = new_write(goes.wants(deadline));
         let (second, mut second_told) = new_write(stays.wants(deadline));

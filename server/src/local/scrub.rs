@@ -47,7 +47,7 @@ impl LocalReplica {
     /// votes rest make the store one that must not be trusted.
     pub(crate) async fn verify(&self, after: Option<Bytes>) -> Result<Verified, WriteError> {
         let store = Arc::clone(&self.store);
-        let read = tokio::task::spawn_blocking(move || read(&*store, after));
+        let read = self.work.run(move || read(&*store, after));
         let verified = read.await.unwrap_or_else(|panic| {
             Err(StoreError::Engine(format!("the scrub panicked: {panic}")))
         });

@@ -53,6 +53,7 @@ fn fixture() -> Fixture {
         hints(&*store, &Config::default()),
         LONGEST,
         Arc::default(),
+        crate::platform::Work::Threads,
         on_failure,
     );
     Fixture { local: local.expect("a thread"), store, failures }
@@ -180,6 +181,7 @@ async fn what_is_written_after_a_purge_in_the_same_group_stays() {
         hints(&*store, &Config::default()),
         LONGEST,
         Arc::default(),
+        crate::platform::Work::Threads,
         Box::new(|failure| panic!("the store is good: {failure}")),
     )
     .expect("a thread");
@@ -342,6 +344,7 @@ fn start(store: &Arc<MemoryStore>, replica: ShardReplica) -> LocalReplica {
         hints(&**store, &Config::default()),
         LONGEST,
         Arc::default(),
+        crate::platform::Work::Threads,
         Box::new(drop), // a crash of the store ends its committer
     )
     .expect("a thread")

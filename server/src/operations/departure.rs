@@ -177,6 +177,7 @@ pub(crate) async fn departure_task(node: Arc<Node>, host: Arc<Host>) {
     let mut gone = BTreeSet::new();
     loop {
         tokio::select! {
+            biased;
             () = node.stop.cancelled() => return,
             () = tokio::time::sleep(node.spread(LOOK)) => {}
         }

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::Connected;
+
+use super::stream::Stream;
 
 /// Connections over the limit whose requests are answered.
 const GUESTS: usize = 64;
@@ -33,7 +34,7 @@ impl Places {
     }
 
     /// A place for the connection, or none: then it is to be closed.
-    pub(super) fn seat(&self, stream: TcpStream) -> Option<Connection> {
+    pub(super) fn seat(&self, stream: Stream) -> Option<Connection> {
         let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
         let ordinary = take(&self.ordinary).map(|place| (place, Standing::Ordinary));
         let (place, standing) =
@@ -53,7 +54,7 @@ pub(crate) enum Standing {
 
 /// An accepted connection with its place.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     standing: Standing,
     _place: OwnedSemaphorePermit,
 }
@@ -108,7 +109,7 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -117,7 +118,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let places = Places::new(1);
-        let seat = async || places.seat(TcpStream::connect(address).await.expect("it listens"));
+        let seat = async || {
+            let stream = TcpStream::connect(address).await.expect("it listens");
+            places.seat(Stream::Tcp(stream))
+        };
         let first = seat().await.expect("a place");
         assert_eq!(first.connect_info(), Standing::Ordinary);
         let mut guests = Vec::new();

@@ -100,6 +100,13 @@ mod tests {
     }
 
     #[test]
+    fn hostile_marks_say_nothing_or_what_was_written() {
+        triad_fuzz::Target::new("mark::parse", [line(0), line(4_711)])
+            .canonical()
+            .attack(|bytes| Some(line(parse(std::str::from_utf8(bytes).ok()?)?).into_bytes()));
+    }
+
+    #[test]
     fn a_mark_is_never_lowered() {
         let dir = tempfile::tempdir().unwrap();
         let mark = SyncMark::open(dir.path()).unwrap();

@@ -74,8 +74,9 @@ async fn say_goodbye(
             contact: Some(own.clone()),
             may_bootstrap: false,
         };
+        let platform = Arc::clone(&host.platform);
         tokio::time::timeout(SEED_PATIENCE, async move {
-            if let Ok(mut client) = dial(&contact.peer_address).await {
+            if let Ok(mut client) = dial(&*platform, &contact.peer_address).await {
                 // Whoever cannot be told now will see a node that is down and holds nothing.
                 let _ = client.identify(request).await;
             }

@@ -17,7 +17,7 @@ pub(super) async fn digest(node: &Node, shard: ShardId) -> Result<wire::DigestRe
     // The tree goes through the committer and so waits for all that was queued before.
     let root = node.local.tree(shard).await.ok().map(|(_, tree)| hex(&tree.root().0));
     let store = node.local.store().clone();
-    let counted = tokio::task::spawn_blocking(move || count(&*store, shard)).await;
+    let counted = node.platform.work().run(move || count(&*store, shard)).await;
     let mut response =
         counted.map_err(|panic| panic.to_string())?.map_err(|error| error.to_string())?;
     response.root = root.unwrap_or_default();

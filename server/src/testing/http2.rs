@@ -34,6 +34,7 @@ pub(crate) async fn serve(
     let serving = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
     let result = tokio::select! {
+        biased;
         result = &mut serving => result,
         () = shutdown.cancelled() => {
             serving.as_mut().graceful_shutdown();

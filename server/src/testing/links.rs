@@ -115,6 +115,7 @@ impl Faults {
                 }
             };
             tokio::select! {
+                biased;
                 () = passed => return,
                 _ = changes.changed() => {}
             }

@@ -133,7 +133,8 @@ async fn own_listing(
     after: Option<PageCursor>,
 ) -> Option<Listing> {
     let (at, leaves) = (Arc::clone(node), leaves.to_vec());
-    let listed = tokio::task::spawn_blocking(move || at.local.list(root.shard, &leaves, after));
+    let work = node.platform.work();
+    let listed = work.run(move || at.local.list(root.shard, &leaves, after));
     let listed = listed.await.ok()?.ok()?;
     super::may_compare(node, root.shard, root.epoch).then_some(listed)
 }

@@ -37,6 +37,7 @@ fn start(store: &Arc<MemoryStore>, replica: ShardReplica) -> LocalReplica {
         hints,
         LONGEST,
         Arc::default(),
+        crate::platform::Work::Threads,
         no_failure,
     )
     .expect("a thread")

@@ -113,6 +113,7 @@ fn restarted(store: &Arc<MemoryStore>, hints: &Arc<Hints>) -> LocalReplica {
         Arc::clone(hints),
         LONGEST,
         Arc::default(),
+        crate::platform::Work::Threads,
         Box::new(|failure| panic!("the store is good: {failure}")),
     );
     local.expect("a thread")

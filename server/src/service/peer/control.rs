@@ -67,9 +67,10 @@ impl Inbound for ControlInbound {
                 }
                 Some(Request::Contacts(list)) => learn_all(&self.node.book, &list.contacts),
                 Some(other) => {
-                    let (node, id) = (Arc::clone(&self.node), request.id);
+                    let (node, from, id) = (Arc::clone(&self.node), self.from, request.id);
                     let reply = async move {
-                        Some(wire::ControlReply { id, reply: Some(answer(&node, other).await?) })
+                        let reply = Some(answer(&node, from, other).await?);
+                        Some(wire::ControlReply { id, reply })
                     };
                     running.push(reply.boxed());
                 }
@@ -99,12 +100,12 @@ pub(super) fn outdated(node: &Node, start: &Start) -> Option<Status> {
 }
 
 /// None for what cannot be answered: the asker's own patience ends.
-async fn answer(node: &Arc<Node>, request: Request) -> Option<Reply> {
+async fn answer(node: &Arc<Node>, from: NodeId, request: Request) -> Option<Reply> {
     match request {
         Request::Ping(ping) => Some(Reply::Pong(pong(node, &ping).await)),
-        Request::Shard(request) => shard(node, ShardRequest::try_from(request).ok()?).await,
+        Request::Shard(request) => shard(node, from, ShardRequest::try_from(request).ok()?).await,
         Request::Digests(digests) => Some(Reply::Digests(compare(node, &digests))),
-        Request::Publish(publish) => Some(Reply::Digests(publish_all(node, publish).await)),
+        Request::Publish(publish) => Some(Reply::Digests(publish_all(node, from, publish).await)),
         Request::Find(find) => {
             let newest = node.directory.get(ShardId::new(find.shard));
             let newest = newest.map(|known| wire::Configuration::from(&*known));
@@ -112,8 +113,10 @@ async fn answer(node: &Arc<Node>, request: Request) -> Option<Reply> {
         }
         Request::PromiseNoHints(asked) => {
             let epoch = asked.epoch.map_or(Epoch::NONE, Epoch::from);
-            let promised = node.local.promise_no_hints(ShardId::new(asked.shard), epoch);
-            let promised = promised.await.ok()?;
+            let shard = ShardId::new(asked.shard);
+            // A promise about epochs to come would give what is held later too new a stamp.
+            let promised = crate::moves::has_come(node, from, shard, epoch).await
+                && node.local.promise_no_hints(shard, epoch).await.ok()?;
             Some(Reply::HintsPromised(wire::HintsPromised { promised }))
         }
         Request::Ring(_) | Request::Contacts(_) => None,
@@ -145,8 +148,8 @@ async fn pong(node: &Node, ping: &wire::Ping) -> wire::Pong {
 }
 
 /// A step of deciding: made durable by the committer, then answered.
-async fn shard(node: &Arc<Node>, request: ShardRequest) -> Option<Reply> {
-    let reply = crate::moves::handle(node, request).await?;
+async fn shard(node: &Arc<Node>, from: NodeId, request: ShardRequest) -> Option<Reply> {
+    let reply = crate::moves::handle_from(node, from, request).await?;
     Some(Reply::Shard(reply.into()))
 }
 
@@ -185,13 +188,18 @@ fn compare(node: &Node, digests: &wire::ConfigurationDigests) -> wire::DigestRep
 }
 
 /// Keeps configurations; those that this store is part of are entered, too.
-async fn publish_all(node: &Arc<Node>, publish: wire::PublishConfigurations) -> wire::DigestReply {
+async fn publish_all(
+    node: &Arc<Node>,
+    from: NodeId,
+    publish: wire::PublishConfigurations,
+) -> wire::DigestReply {
     let told: Vec<Configuration> = publish
         .configurations
         .into_iter()
         .filter_map(|one| Configuration::try_from(one).ok())
         .collect();
-    futures::future::join_all(told.iter().map(|one| crate::moves::learn(node, one))).await;
+    let learn = |one| crate::moves::learn_from(node, from, one);
+    futures::future::join_all(told.iter().map(learn)).await;
     let newer = told.iter().filter_map(|one| {
         let known = node.directory.get(one.shard)?;
         (known.epoch > one.epoch).then(|| wire::Configuration::from(&*known))

@@ -7,6 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use prost::Message as _;
 use tonic::Status;
+use triad_proto::convert::BucketMode;
 use triad_proto::peer::v1 as wire;
 use triad_proto::peer::v1::data_reply::Reply;
 use triad_replica::configuration::Epoch;
@@ -14,7 +15,7 @@ use triad_replica::hint::HeldRecord;
 use triad_replica::record::Record;
 use triad_replica::refusal::Refusal;
 use triad_replica::start::Start;
-use triad_ring::{RingId, ShardId};
+use triad_ring::{NodeId, RingId, ShardId};
 
 use super::control::outdated;
 use crate::coordinator::{self, Forwardable};
@@ -29,7 +30,7 @@ use crate::service::kv;
 /// One node's data stream to this node.
 pub(super) struct DataInbound {
     node: Arc<Node>,
-    /// The start that the stream belongs to.
+    /// The start that the stream belongs to; its node asks.
     start: Start,
 }
 
@@ -51,7 +52,8 @@ impl Inbound for DataInbound {
         if let Some(distrust) = outdated(&self.node, &self.start) {
             return Err(distrust);
         }
-        let start = |request| answer(Arc::clone(&self.node), request).map(Some).boxed();
+        let from = self.start.member.node;
+        let start = |request| answer(Arc::clone(&self.node), from, request).map(Some).boxed();
         Ok(batch.requests.into_iter().map(start).collect())
     }
 
@@ -69,9 +71,9 @@ impl Inbound for DataInbound {
     }
 }
 
-async fn answer(node: Arc<Node>, request: wire::DataRequest) -> wire::DataReply {
+async fn answer(node: Arc<Node>, from: NodeId, request: wire::DataRequest) -> wire::DataReply {
     let id = request.id;
-    let reply = match run(&node, request).await {
+    let reply = match run(&node, from, request).await {
         Ok(reply) => reply,
         Err(WriteError::Refused(refusal)) => Reply::Refusal(refusal.into()),
         Err(error @ (WriteError::Store(_) | WriteError::Known(_))) => {
@@ -85,7 +87,11 @@ async fn answer(node: Arc<Node>, request: wire::DataRequest) -> wire::DataReply 
     wire::DataReply { id, reply: Some(reply) }
 }
 
-async fn run(node: &Arc<Node>, request: wire::DataRequest) -> Result<Reply, WriteError> {
+async fn run(
+    node: &Arc<Node>,
+    from: NodeId,
+    request: wire::DataRequest,
+) -> Result<Reply, WriteError> {
     use wire::data_request::Request;
     let allowed = Duration::from_millis(u64::from(request.deadline_ms));
     let deadline = Deadline::after(allowed.min(node.config.timeouts.request_max));
@@ -98,6 +104,7 @@ async fn run(node: &Arc<Node>, request: wire::DataRequest) -> Result<Reply, Writ
     match request.request {
         Some(Request::Merge(merge)) => {
             let at = address(node, shard, merge.bucket, merge.key)?;
+            may_bring(node, from, &at)?;
             let stamp = merge.stamp.map_or(epoch, Epoch::from);
             let wanted =
                 if merge.background { Wanted::in_background() } else { Wanted::begun(deadline) };
@@ -112,6 +119,9 @@ async fn run(node: &Arc<Node>, request: wire::DataRequest) -> Result<Reply, Writ
         }
         Some(Request::Hold(hold)) => {
             let at = address(node, shard, hold.bucket.clone(), hold.key.clone())?;
+            if BucketMode::of(&at.bucket) != BucketMode::Available {
+                return Err(Refusal::HintsFull.into()); // nobody but members has what members lack
+            }
             let held = hold_for_members(node, at, hold).await;
             if matches!(held, Err(WriteError::Refused(Refusal::HintsFull))) {
                 coordinator::hints_full(node);
@@ -163,6 +173,18 @@ async fn hold_for_members(
     let held = HeldRecord { stamp, since_ms: node.clock.now_ms(), record };
     let uncovered = node.local.hold(at, held).await?.uncovered;
     merged(uncovered.map(|context| context.encode()).unwrap_or_default())
+}
+
+/// Records of a shard are merged as its members, present or former, have them. Only writes to `any.` buckets may be
+/// brought by others: whoever took one.
+fn may_bring(node: &Node, from: NodeId, at: &Address) -> Result<(), Refusal> {
+    if BucketMode::of(&at.bucket) == BucketMode::Available
+        || crate::moves::acts_as_member(node, from, at.shard)
+    {
+        return Ok(());
+    }
+    let newest = node.local.look(at.shard, |replica| replica.newest().cloned()).flatten();
+    Err(newest.map_or(Refusal::NotMember { newest: None }, |newest| Refusal::StaleEpoch { newest }))
 }
 
 /// A key's address; one that is not in the shard it is said to be in goes nowhere.

@@ -19,7 +19,7 @@ use triad_proto::peer::v1::peer_service_server::PeerService;
 use triad_replica::member::Member;
 use triad_ring::NodeId;
 
-use crate::background::anti_entropy;
+use crate::background::{anti_entropy, tombstone_gc};
 use crate::book::{Contact, NodeState};
 use crate::host::Host;
 use crate::introduce;
@@ -133,6 +133,7 @@ async fn serve<I: Inbound>(
     let serving = peers::serve(inbound, requests, replies, node.stop.clone());
     node.tasks.spawn(async move {
         tokio::select! {
+            biased;
             () = serving => {}
             () = faults.severed(from) => {}
         }
@@ -261,8 +262,8 @@ impl PeerService for PeerPort {
     ) -> Result<Response<wire::VouchResponse>, Status> {
         let node = Arc::clone(self.node()?);
         let asked = request.into_inner();
-        self.meet(&node, asked.hello.as_ref(), &[]).await?;
-        crate::background::tombstone_gc::vouch(&node, asked).await.map(Response::new)
+        let sender = self.meet(&node, asked.hello.as_ref(), &[]).await?;
+        tombstone_gc::vouch(&node, sender.node, asked).await.map(Response::new)
     }
 
     async fn compare_trees(

@@ -65,8 +65,8 @@ async fn run(
             };
             let max_bytes = max_bytes.clamp(1, PAGE_BYTES_MAX);
             // A scan reads the disk: not on a thread that others need.
-            let node = Arc::clone(node);
-            let page = tokio::task::spawn_blocking(move || {
+            let (work, node) = (node.platform.work(), Arc::clone(node));
+            let page = work.run(move || {
                 let page = crate::moves::page(&node, shard, &leaves, after, max_bytes)?;
                 // What was forgotten meanwhile may be missing in it.
                 let source = node.local.look(shard, |replica| replica.standing().source);
@@ -83,8 +83,8 @@ async fn run(
             Ok(PullReply::Refused { newest: newest(node, shard) })
         }
         PullRequest::List { shard, epoch, leaves, after } => {
-            let at = Arc::clone(node);
-            let listed = tokio::task::spawn_blocking(move || at.local.list(shard, &leaves, after));
+            let (work, at) = (node.platform.work(), Arc::clone(node));
+            let listed = work.run(move || at.local.list(shard, &leaves, after));
             let listed = listed.await.map_err(|_| Refusal::Overloaded)??;
             if may_compare(node, shard, epoch) {
                 Ok(PullReply::List(listed)) // nothing was forgotten while it was made
