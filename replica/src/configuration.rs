@@ -21,6 +21,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use triad_ring::mutant::{Mutant, left_out};
 use triad_ring::{NodeId, ShardId};
 
 pub use codec::BadRow;
@@ -294,15 +295,17 @@ impl Configuration {
     /// Tombstones go only by deciding the same members anew (design rule D7), and not while a
     /// former member is listed: what it holds it may still hand over.
     fn legal_gc(&self, next: &Self) -> bool {
+        let drained = next.retired.is_empty() || left_out(Mutant::CollectsWhileRetired);
         match next.collected {
             None => next.gc_epoch == self.gc_epoch,
-            Some(_) => self.may_collect() && next.retired.is_empty() && next.gc_epoch == self.epoch,
+            Some(_) => self.may_collect() && drained && next.gc_epoch == self.epoch,
         }
     }
 
     /// Whether the epoch after this configuration's may drop tombstones.
-    pub const fn may_collect(&self) -> bool {
-        !self.is_joint() && self.retired.is_empty()
+    pub fn may_collect(&self) -> bool {
+        let drained = self.retired.is_empty() || left_out(Mutant::CollectsWhileRetired);
+        !self.is_joint() && drained
     }
 
     /// The configuration that drops, in the epoch after this one, what `digest` names.

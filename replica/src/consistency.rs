@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use triad_ring::mutant::{Mutant, left_out};
+
 use crate::configuration::{Configuration, Phase, majority};
 use crate::member::Member;
 use crate::refusal::Refusal;
@@ -26,9 +28,10 @@ pub enum Level {
 
 impl Level {
     /// How many of `size` members the level asks for.
-    pub const fn needed_of(self, size: usize) -> usize {
+    pub fn needed_of(self, size: usize) -> usize {
         match self {
             Self::One => 1,
+            Self::Quorum if left_out(Mutant::HalfIsMajority) => (size / 2).max(1),
             Self::Quorum => majority(size),
             Self::All => size,
         }
@@ -93,9 +96,14 @@ impl Requirement {
         let sides = match (&configuration.phase, operation) {
             (Phase::Stable { members }, _) => vec![members],
             (Phase::Joint { old, .. }, Operation::Read) => vec![old],
+            (Phase::Joint { old, .. }, _) if left_out(Mutant::JointWritesCountOldSide) => vec![old],
+            (Phase::Joint { new, .. }, _) if left_out(Mutant::JointWritesCountNewSide) => vec![new],
             (Phase::Joint { old, new }, Operation::Write) => vec![old, new],
         };
-        let groups = sides.into_iter().map(|side| Group::new(level, side)).collect();
+        let mut groups: Vec<_> = sides.into_iter().map(|side| Group::new(level, side)).collect();
+        if operation == Operation::Read && left_out(Mutant::NewcomersAnswerReads) {
+            groups[0].members.extend(configuration.newcomers());
+        }
         Self { groups }
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use triad_ring::mutant::{Mutant, left_out};
+
 use crate::configuration::Configuration;
 use crate::consistency::{Failure, Level, Operation, ReplicaResult, Requirement, Results, Verdict};
 use crate::member::Member;
@@ -60,7 +62,9 @@ impl GetTally {
             }
             GetAnswer::Record(record) => {
                 if self.results.ok(member) {
-                    self.merged.merge(&record);
+                    if !left_out(Mutant::ReadsShowOwnRecord) {
+                        self.merged.merge(&record);
+                    }
                     self.held.insert(member, Some(record));
                 }
             }

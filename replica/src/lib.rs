@@ -46,3 +46,6 @@ pub mod store;
 pub mod token;
 pub mod transfer;
 mod wire;
+
+#[cfg(test)]
+mod hostile;

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use triad_ring::NodeId;
+use triad_ring::mutant::{Mutant, left_out};
 
 use crate::configuration::{BadRow, Configuration, Epoch, Reader, Writer, majority};
 use crate::member::Member;
@@ -71,6 +72,7 @@ impl Acceptor {
     /// Phase 1: promises to accept nothing below `ballot`.
     pub fn prepare(&mut self, ballot: Ballot) -> Result<(), Outbid> {
         match self.promised {
+            Some(promised) if ballot == promised && left_out(Mutant::PromisesTwice) => Ok(()),
             Some(promised) if ballot <= promised => Err(Outbid(promised)),
             _ => {
                 self.promised = Some(ballot);
@@ -82,7 +84,9 @@ impl Acceptor {
     /// Phase 2: accepts unless a higher ballot was promised.
     pub fn accept(&mut self, ballot: Ballot, value: Configuration) -> Result<(), Outbid> {
         match self.promised {
-            Some(promised) if ballot < promised => Err(Outbid(promised)),
+            Some(promised) if ballot < promised && !left_out(Mutant::AcceptsBelowPromise) => {
+                Err(Outbid(promised))
+            }
             _ => {
                 self.promised = Some(ballot);
                 self.accepted = Some((ballot, value));
@@ -211,10 +215,16 @@ impl Proposer {
             return None;
         };
         let known = promises.insert(from, accepted).is_some();
-        if known || promises.len() != majority(self.acceptors.len()) {
+        if known || promises.len() != enough(&self.acceptors, Mutant::ProposesAfterOnePromise) {
             return None;
         }
-        let highest = promises.values().flatten().max_by_key(|(ballot, _)| *ballot);
+        let reported = promises.values().flatten();
+        let highest = if left_out(Mutant::TakesLowestReported) {
+            reported.min_by_key(|(ballot, _)| *ballot)
+        } else {
+            reported.max_by_key(|(ballot, _)| *ballot)
+        };
+        let highest = highest.filter(|_| !left_out(Mutant::IgnoresReported));
         Some(highest.map_or(Choice::Free, |(_, value)| Choice::Obliged(value.clone())))
     }
 
@@ -225,14 +235,16 @@ impl Proposer {
 
     /// An acceptance came. Returns the value if it is decided now.
     pub fn on_accepted(&mut self, from: Member, ballot: Ballot) -> Option<Configuration> {
-        if ballot != self.ballot || !self.acceptors.contains(&from) {
+        let counts = ballot == self.ballot || left_out(Mutant::CountsAnyBallot);
+        if !counts || !self.acceptors.contains(&from) {
             return None;
         }
         let ProposerPhase::Accepting(value, accepted) = &mut self.phase else {
             return None;
         };
         accepted.insert(from);
-        (accepted.len() >= majority(self.acceptors.len())).then(|| value.clone())
+        let enough = enough(&self.acceptors, Mutant::DecidedByOne);
+        (accepted.len() >= enough).then(|| value.clone())
     }
 
     /// A rejection came. True if this ballot cannot be expected to succeed any more.
@@ -261,6 +273,11 @@ impl Proposer {
         let silent = self.acceptors.iter().filter(|member| !answered(member));
         silent.copied().collect()
     }
+}
+
+/// A majority of the acceptors; one, where the rule is left out.
+fn enough(acceptors: &[Member], rule: Mutant) -> usize {
+    if left_out(rule) { 1 } else { majority(acceptors.len()) }
 }
 
 /// The next attempt's counter after every one of the attempt in `seen`.

@@ -14,6 +14,7 @@ mod row;
 mod vote;
 
 use triad_ring::ShardId;
+use triad_ring::mutant::{Mutant, left_out};
 
 pub use row::{Durable, EnteredRow};
 
@@ -127,8 +128,10 @@ impl ShardReplica {
     }
 
     /// Whether this store accepted a successor and so never serves its epoch again.
-    pub const fn is_fenced(&self) -> bool {
-        self.acceptor.accepted().is_some()
+    pub fn is_fenced(&self) -> bool {
+        self.acceptor.accepted().is_some_and(|(ballot, _)| {
+            !left_out(Mutant::HigherPromiseUnfences) || self.acceptor.promised() == Some(*ballot)
+        })
     }
 
     /// May this be done in `epoch`? Exactly the entered epoch is served, by its members,
@@ -142,7 +145,8 @@ impl ShardReplica {
             let newest = Some(known.clone());
             return Err(Refusal::NotMember { newest });
         }
-        if epoch != known.epoch || self.is_fenced() {
+        let other = epoch != known.epoch && !left_out(Mutant::ServesAnyEpoch);
+        if other || (self.is_fenced() && !left_out(Mutant::AcceptingDoesNotFence)) {
             let newest = known.clone();
             return Err(Refusal::StaleEpoch { newest });
         }
@@ -154,7 +158,12 @@ impl ShardReplica {
             Access::Read if row.sweeping => Err(Refusal::Learner),
             Access::Merge if row.sweeping => Err(Refusal::Overloaded),
             // A newcomer takes writes but lacks what was acknowledged before it came.
-            Access::Read if !known.read_set().contains(&self.me) => Err(Refusal::Learner),
+            Access::Read
+                if !known.read_set().contains(&self.me)
+                    && !left_out(Mutant::NewcomersAnswerReads) =>
+            {
+                Err(Refusal::Learner)
+            }
             Access::Mint if !row.merged || row.sweeping => Err(Refusal::NotMerged),
             Access::Merge | Access::Read | Access::Mint => Ok(()),
         }
@@ -163,7 +172,12 @@ impl ShardReplica {
     /// May a record of the epoch `stamp` be merged here, hint or write sent again? Only while
     /// the tombstones of that epoch are kept (design rules D7, D10).
     pub fn check_stamp(&self, stamp: Epoch) -> Result<(), Refusal> {
-        let collected = self.newest().is_some_and(|known| stamp <= known.gc_epoch);
+        let kept = |gc_epoch| {
+            stamp > gc_epoch
+                || (stamp == gc_epoch && left_out(Mutant::MergesStampOfGcEpoch))
+                || left_out(Mutant::StampedRecordsAlwaysMerge)
+        };
+        let collected = self.newest().is_some_and(|known| !kept(known.gc_epoch));
         if collected { Err(Refusal::Collected) } else { Ok(()) }
     }
 
@@ -172,14 +186,22 @@ impl ShardReplica {
         let row = self.entered.as_ref()?;
         self.check(Access::Mint, row.configuration.epoch).ok()?;
         let entry = row.tenure?;
-        Some(ActorId::of_tenure(self.nonce, self.shard, entry, row.forgotten))
+        if left_out(Mutant::ActorOutlivesForgetting) {
+            return Some(ActorId::of_tenure(self.nonce, self.shard, Epoch::FIRST, 0));
+        }
+        let store = StartNonce(*self.me.store.as_bytes());
+        let nonce = if left_out(Mutant::ActorOutlivesStart) { store } else { self.nonce };
+        Some(ActorId::of_tenure(nonce, self.shard, entry, row.forgotten))
     }
 
     /// Whether a former member may hand its records over: the configuration lists it. `epoch`
     /// is the one in which it read them, and must be this: in another it may have been
     /// written off since, and tombstones collected.
     pub fn takes_push_from(&self, from: &Member, epoch: Epoch) -> bool {
-        let listed = |known: &Configuration| known.epoch == epoch && known.retired.contains(from);
+        let listed = |known: &Configuration| {
+            (known.epoch == epoch && known.retired.contains(from))
+                || left_out(Mutant::TakesAnyHandOver)
+        };
         self.is_member() && !self.is_sweeping() && self.newest().is_some_and(listed)
     }
 
@@ -237,7 +259,9 @@ impl ShardReplica {
     /// Where this store stands as a source; to be read before its tree is.
     pub fn standing(&self) -> Standing {
         let entered = self.newest().map(|known| known.epoch);
-        let left = entered.map(|epoch| if self.is_fenced() { epoch } else { epoch.previous() });
+        let promised = self.acceptor.promised().is_some() && left_out(Mutant::PromiseMakesSource);
+        let fenced = self.is_fenced() || promised;
+        let left = entered.map(|epoch| if fenced { epoch } else { epoch.previous() });
         let source = self.holds_data() && (self.is_member() || self.is_listed_as_retired());
         let source = source && !self.is_sweeping() && self.is_introduced();
         Standing { entered, left, source }
@@ -298,8 +322,16 @@ impl ShardReplica {
             epoch: known.epoch,
             purpose,
             sources: others.collect(),
-            needed: if learns { 1 } else { majority(set.len()) - own },
-            left: (!learns).then_some(known.epoch.previous()),
+            needed: match majority(set.len()) {
+                _ if learns => 1,
+                _ if left_out(Mutant::MergesFromOne) => 1 - own,
+                enough => enough - own,
+            },
+            left: match known.epoch.previous() {
+                _ if learns || left_out(Mutant::MergesFromUnfenced) => None,
+                left if left_out(Mutant::MergesFromFencedLongAgo) => Some(left.previous()),
+                left => Some(left),
+            },
         })
     }
 
@@ -379,7 +411,9 @@ impl ShardReplica {
         match &mut self.entered {
             Some(row) if !row.configuration.is_member(&self.me) && row.data_epoch.is_some() => {
                 row.forget();
-                vec![Durable::Forget(self.shard), Durable::Entered(row.clone())]
+                let durable = vec![Durable::Forget(self.shard), Durable::Entered(row.clone())];
+                self.entered.take_if(|_| left_out(Mutant::PurgeForgetsEpoch));
+                durable
             }
             _ => Vec::new(),
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::id::ClusterSalt;
+use crate::mutant::{Mutant, left_out};
 
 /// The parameters of a ring node. The first three belong to the cluster and must be the same on
 /// every node; the others are each node's own.
@@ -52,6 +53,9 @@ impl RingConfig {
     /// for all practical purposes, and reach this node's own next position while the cluster has
     /// up to about nine nodes, which then know the whole circle.
     pub fn list_entries(virtual_nodes: u16, replication_factor: usize) -> usize {
+        if left_out(Mutant::ListsCountEntries) {
+            return replication_factor + 2;
+        }
         4 * (replication_factor + 2) + usize::from(virtual_nodes)
     }
 }

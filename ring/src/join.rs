@@ -9,6 +9,7 @@
 use crate::id::{NodeId, VirtualNode};
 use crate::lookup::Purpose;
 use crate::message::{Output, Timer};
+use crate::mutant::{Mutant, left_out};
 use crate::node::{Effects, RingNode};
 use crate::own::Why;
 use crate::successors::SuccessorList;
@@ -100,7 +101,7 @@ impl RingNode {
         let live: Vec<_> =
             its_successors.iter().copied().filter(|entry| self.is_usable(*entry)).collect();
         let end = live.first().map_or(before.id, |best| best.id);
-        if !this.id.is_between(before.id, end) {
+        if !this.id.is_between(before.id, end) && !left_out(Mutant::EntersATakenPlace) {
             // Others joined in front of us meanwhile: go on from the last of them.
             let nearer =
                 live.iter().take_while(|entry| entry.id.is_between(before.id, this.id)).last();
@@ -112,7 +113,8 @@ impl RingNode {
         // A list that comes all the way round to the one before it leaves out only that one.
         let all_round =
             its_successors.last().copied() == its_predecessor || its_successors.is_empty();
-        let entries = live.into_iter().chain(all_round.then_some(before));
+        let copied = if left_out(Mutant::JoinsWithOneSuccessor) { 1 } else { live.len() };
+        let entries = live.into_iter().take(copied).chain(all_round.then_some(before));
         let own = &mut self.own[slot];
         own.successors = SuccessorList::build(this.id, entries, self.config.successor_entries);
         own.predecessor = None;

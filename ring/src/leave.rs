@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::id::{NodeId, VirtualNode};
 use crate::message::Message;
+use crate::mutant::{Mutant, left_out};
 use crate::node::{Effects, RingNode};
 use crate::own::Why;
 
@@ -40,7 +41,9 @@ impl RingNode {
             return; // we are the one who would know
         }
         self.remember_failed(node);
-        self.forget(&|entry| entry.node == node, fx);
+        if !left_out(Mutant::KeepsTheFailed) {
+            self.forget(&|entry| entry.node == node, fx);
+        }
         self.walks_avoid(node, fx);
     }
 

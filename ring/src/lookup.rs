@@ -46,6 +46,12 @@ pub(crate) struct Walk {
     waiting: NodeId,
 }
 
+impl Walk {
+    pub(crate) fn waiting(&self) -> NodeId {
+        self.waiting
+    }
+}
+
 /// What one node can say about a target.
 pub(crate) enum Step {
     /// The virtual node before the target, if known, and the owner with its successors.

@@ -15,6 +15,7 @@
 use crate::id::{NodeId, VirtualNode};
 use crate::lookup::Purpose;
 use crate::message::Message;
+use crate::mutant::{Mutant, left_out};
 use crate::node::{Effects, RingNode};
 use crate::own::Why;
 
@@ -98,8 +99,8 @@ impl RingNode {
         fx: &mut Effects,
     ) {
         let Some(slot) = self.slot_of(to) else { return };
-        if candidate.node == from {
-            self.welcome_back(from); // it shows itself
+        if candidate.node == from || left_out(Mutant::HearsayBringsBack) {
+            self.welcome_back(candidate.node); // it shows itself
         }
         let usable = self.is_usable(candidate);
         if self.own[slot].joined && usable && self.own[slot].consider(candidate) {

@@ -149,7 +149,7 @@ pub enum Timer {
 }
 
 /// What nodes say to each other. `to` and `asker` name virtual nodes: one node holds many.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Message {
     /// Who are your predecessor and your successors? (Zave: the query of join, of stabilize from
     /// successor and of stabilize from predecessor.)

@@ -7,6 +7,7 @@ use crate::config::RingConfig;
 use crate::id::{NodeId, RingId, RingRange, VirtualNode};
 use crate::lookup::Walk;
 use crate::message::{Input, MAX_CANDIDATES, Message, Output, QueryId, Timer};
+use crate::mutant::{Mutant, left_out};
 use crate::own::{Own, VirtualNodeState};
 use crate::successors::SuccessorList;
 use crate::view::RingView;
@@ -304,7 +305,8 @@ impl RingNode {
         if other.node == self.me {
             return self.slot_of(other).is_some_and(|slot| self.own[slot].joined);
         }
-        other.index < self.config.virtual_nodes && !self.failed.contains(&other.node)
+        let failed = self.failed.contains(&other.node) && !left_out(Mutant::BelievesHearsay);
+        other.index < self.config.virtual_nodes && !failed
     }
 
     pub(crate) fn remember_failed(&mut self, node: NodeId) {

@@ -3,6 +3,7 @@
 
 use crate::id::{NodeId, RingId, VirtualNode};
 use crate::message::{Message, Output, QueryId};
+use crate::mutant::{Mutant, left_out};
 use crate::node::{Effects, RingNode};
 use crate::own::{OpenQuery, Strikes, Why};
 use crate::successors::digest_of_state;
@@ -41,7 +42,8 @@ impl RingNode {
 
     /// Closes the question that this answer belongs to, if it is open and was put to that node.
     fn close(&mut self, from: NodeId, query: QueryId) -> Option<(usize, OpenQuery)> {
-        let belongs = |open: &OpenQuery| open.id == query && open.to.node == from;
+        let named = |open: &OpenQuery| open.id == query || left_out(Mutant::TakesLateAnswers);
+        let belongs = |open: &OpenQuery| named(open) && open.to.node == from;
         let slot = self.own.iter().position(|own| own.query.as_ref().is_some_and(belongs))?;
         let open = self.own[slot].query.take()?;
         Some((slot, open))
@@ -59,7 +61,9 @@ impl RingNode {
         let own = self.slot_of(to).map(|slot| &self.own[slot]).filter(|own| own.joined);
         let answer = match own {
             None => Message::NotMember { query },
-            Some(own) if own.query.is_some() => Message::Busy { query },
+            Some(own) if own.query.is_some() && !left_out(Mutant::AnswersWhileAsking) => {
+                Message::Busy { query }
+            }
             Some(own) => {
                 let all = own.successors.entries();
                 let wanted = match until {
@@ -165,6 +169,9 @@ impl RingNode {
         let Some(open) = self.own[slot].query.take() else {
             return;
         };
+        if left_out(Mutant::SilenceIsFailure) {
+            self.on_failed(open.to.node, fx);
+        }
         match open.why {
             Why::Join | Why::Stabilize => {}
             Why::Adopt => {

@@ -7,6 +7,7 @@
 
 use crate::id::{RingId, VirtualNode};
 use crate::message::{Message, Output, Timer};
+use crate::mutant::{Mutant, left_out};
 use crate::node::{Effects, RingNode};
 use crate::own::Why;
 use crate::successors::{SuccessorList, digest_of_state};
@@ -132,7 +133,9 @@ impl RingNode {
             entries.push(next.this);
             entries.extend_from_slice(next.successors.entries());
         }
-        let list = SuccessorList::build(this.id, entries, self.config.successor_entries);
+        let most =
+            if left_out(Mutant::KeepsOneSuccessor) { 1 } else { self.config.successor_entries };
+        let list = SuccessorList::build(this.id, entries, most);
         let own = &mut self.own[slot];
         own.heard = (predecessor == Some(this)).then(|| digest_of_state(predecessor, answer));
         if own.successors != list {
@@ -185,6 +188,10 @@ impl RingNode {
             return; // it knows us already
         }
         let nearer = predecessor.filter(|nearer| own.is_beaten_by(*nearer));
+        if let Some(nearer) = nearer.filter(|_| left_out(Mutant::AdoptsUnasked)) {
+            let known = self.own[slot].successors.entries().to_vec();
+            return self.take_list(slot, nearer, None, &known, fx);
+        }
         if let Some(nearer) = nearer
             && self.may_be_asked(slot, nearer)
         {
@@ -200,7 +207,9 @@ impl RingNode {
     }
 
     pub(crate) fn notify(&self, slot: usize, to: VirtualNode, fx: &mut Effects) {
-        self.send(to.node, Message::Notify { to, asker: self.own[slot].this }, fx);
+        if !left_out(Mutant::NeverNotifies) {
+            self.send(to.node, Message::Notify { to, asker: self.own[slot].this }, fx);
+        }
     }
 
     /// The candidate did not prove better: our best successor should know us all the same.

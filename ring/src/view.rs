@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::id::{ClusterSalt, NodeId, RingId, RingRange, VirtualNode};
+use crate::mutant::{Mutant, left_out};
 
 /// The first distinct nodes clockwise from a position: those the ring would choose.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -70,7 +71,7 @@ impl RingView {
             if id.distance_to(entry.id) > reach {
                 return None;
             }
-            if !nodes.contains(&entry.node) {
+            if !nodes.contains(&entry.node) || left_out(Mutant::CountsPositions) {
                 nodes.push(entry.node);
                 if nodes.len() == count {
                     return Some(PreferenceList(nodes));

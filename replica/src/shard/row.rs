@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use triad_ring::ShardId;
+use triad_ring::mutant::{Mutant, left_out};
 
 use crate::configuration::{BadRow, Configuration, Epoch, Phase, Reader, Writer, same_set};
 use crate::gc::GcDigest;
@@ -95,14 +96,15 @@ impl EnteredRow {
             return (Self::stranger(next).admitted(me), false);
         };
         // Member or not: what is too old to be merged is too old to be kept for anything.
-        let discards = was.data_epoch.is_some_and(|at| at < next.gc_epoch);
+        let discards = was.data_epoch.is_some_and(|at| at < next.gc_epoch)
+            && !left_out(Mutant::StaleStoreKeepsRecords);
         let continues = !discards && was.continues_into(&next, me);
         let merged = continues && was.stays_merged(&next);
         let tenure = was.tenure.filter(|_| continues);
         // Whether or not this member prunes: the actor must not go on (see gc.rs, point 4).
         let collects = u64::from(continues && next.collected.is_some());
         let forgotten = was.forgotten.saturating_add(collects);
-        let declared = false;
+        let declared = was.declared && left_out(Mutant::DeclarationOutlivesEpoch);
         let mut row = Self { configuration: next, tenure, merged, declared, forgotten, ..was };
         if discards {
             row.forget();
@@ -118,6 +120,8 @@ impl EnteredRow {
             self.tenure = self.tenure.or(Some(epoch));
             // Who is alone has nobody to copy from: after an operator's force it serves at once.
             self.merged |= self.configuration.is_only(&me) && !self.sweeping;
+        } else if left_out(Mutant::DataEpochFollowsHearsay) {
+            self.data_epoch = self.data_epoch.map(|_| epoch);
         }
         self
     }
@@ -159,7 +163,8 @@ impl EnteredRow {
     /// it is of an ended lineage.
     pub(super) fn begin_copy(&mut self, epoch: Epoch) -> Vec<Durable> {
         let gc_epoch = self.configuration.gc_epoch;
-        let collected = self.data_epoch.is_some_and(|at| at < gc_epoch);
+        let collected = self.data_epoch.is_some_and(|at| at < gc_epoch)
+            && !left_out(Mutant::StaleStoreKeepsRecords);
         let stale = collected || self.holds_ended_lineage();
         if stale {
             self.forget();

@@ -1,5 +1,7 @@
 //! How a store takes part in deciding the next configuration, and enters what was decided.
 
+use triad_ring::mutant::{Mutant, left_out};
+
 use super::{Durable, EnteredRow, ShardReplica};
 use crate::configuration::Configuration;
 use crate::member::Member;
@@ -41,7 +43,9 @@ impl ShardReplica {
         }
         let reply = match self.acceptor.prepare(ballot) {
             Ok(()) => {
-                durable.push(Durable::Acceptor(self.acceptor.clone()));
+                if !left_out(Mutant::PromiseNotDurable) {
+                    durable.push(Durable::Acceptor(self.acceptor.clone()));
+                }
                 let accepted = self.acceptor.accepted().cloned();
                 ShardReply::Promised { ballot, accepted }
             }
@@ -66,9 +70,13 @@ impl ShardReplica {
         if !votes || !known.may_be_followed_by(&value) {
             return (Vec::new(), ShardReply::Refused);
         }
-        match self.acceptor.accept(ballot, value) {
+        match self.acceptor.accept(ballot, value.clone()) {
             Ok(()) => {
-                let durable = vec![Durable::Acceptor(self.acceptor.clone())];
+                let mut durable = vec![Durable::Acceptor(self.acceptor.clone())];
+                durable.retain(|_| !left_out(Mutant::AcceptanceNotDurable));
+                if left_out(Mutant::EntersAtAcceptance) {
+                    durable.extend(self.enter_if_newer(value));
+                }
                 (durable, ShardReply::Accepted { ballot })
             }
             Err(Outbid(promised)) => (Vec::new(), ShardReply::Rejected { promised }),
@@ -80,7 +88,8 @@ impl ShardReplica {
     pub fn on_learn(&mut self, decided: Configuration) -> (Vec<Durable>, ShardReply) {
         let newer = |known: &&Configuration| {
             // The second can only be the work of a store that lies: it is shown, not obeyed.
-            known.epoch > decided.epoch || (known.epoch == decided.epoch && **known != decided)
+            (known.epoch > decided.epoch && !left_out(Mutant::OlderReplacesNewer))
+                || (known.epoch == decided.epoch && **known != decided)
         };
         if let Some(known) = self.newest().filter(newer) {
             let newest = known.clone();
@@ -93,7 +102,8 @@ impl ShardReplica {
     /// Configurations are only replaced by greater epochs; epochs may be skipped.
     pub(super) fn enter_if_newer(&mut self, decided: Configuration) -> Vec<Durable> {
         let known = self.newest().map(|known| known.epoch);
-        if decided.shard != self.shard || known >= Some(decided.epoch) {
+        let newer = known < Some(decided.epoch) || left_out(Mutant::OlderReplacesNewer);
+        if decided.shard != self.shard || !newer || known == Some(decided.epoch) {
             return Vec::new();
         }
         self.acceptor = Acceptor::new(decided.epoch);

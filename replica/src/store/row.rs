@@ -150,7 +150,32 @@ fn crc_of(kind: u8, key: &[u8], body: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use triad_fuzz::Target;
+
     use super::*;
+
+    #[test]
+    fn hostile_rows_are_refused_or_say_what_was_written() {
+        const KEY: &[u8] = b"a key";
+        let seal: fn(&mut Vec<u8>) = |row| {
+            if row.len() >= CRC_HEADER {
+                let crc = crc_of(row[1], KEY, &row[CRC_HEADER..]);
+                row[2..CRC_HEADER].copy_from_slice(&crc.to_be_bytes());
+            }
+        };
+        let large = vec![7; 40_000];
+        let examples = [encode_inline(KEY, b"value"), Head::of(&large, 9).encode(KEY)];
+        Target::new("row::decode", examples).sealed(seal).canonical().attack(|bytes| {
+            let row = match decode(KEY, bytes.to_vec().into()).ok()? {
+                Row::Inline(value) => encode_inline(KEY, &value),
+                Row::Head(head) => head.encode(KEY),
+            };
+            Some(row.to_vec())
+        });
+        Target::new("row::decode_chunk", [encode_chunk(b"a piece")]).canonical().attack(|bytes| {
+            Some(encode_chunk(&decode_chunk(bytes.to_vec().into()).ok()?).to_vec())
+        });
+    }
 
     #[test]
     fn rows_read_back_and_share_the_value() {

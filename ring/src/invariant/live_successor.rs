@@ -10,8 +10,14 @@ use crate::own::Own;
 
 /// Every virtual node in the ring has a live ring member in its list, unless it is the only one.
 pub fn live_successor(nodes: &[&RingNode]) -> Result<(), Violation> {
+    nodes.iter().try_for_each(|node| live_successor_of(node, nodes))
+}
+
+/// The same of one node's virtual nodes: for rings of which some are alone and may be so, because
+/// they were started so and nobody has come to them yet.
+pub fn live_successor_of(node: &RingNode, nodes: &[&RingNode]) -> Result<(), Violation> {
     let live = members(nodes);
-    for own in owns(nodes) {
+    for own in owns(&[node]) {
         let has_one = own.successors.entries().iter().any(|entry| live.contains(entry));
         if !has_one && live.len() > 1 {
             return Err(Violation::new("R1", format!("{:?} has no live successor", own.this)));

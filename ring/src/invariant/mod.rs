@@ -13,9 +13,9 @@ use thiserror::Error;
 
 pub use busy::busy_while_asking;
 pub use distinct::distinct_nodes;
-pub use failed_stay_out::failed_stay_out;
+pub use failed_stay_out::{failed_stay_out, is_unknown_to};
 pub use ideal::is_ideal;
-pub use live_successor::{lists_reach_enough_nodes, live_successor};
+pub use live_successor::{lists_reach_enough_nodes, live_successor, live_successor_of};
 pub use principals::{enough_principals, principals};
 
 /// A rule that does not hold, and where.
