@@ -7,8 +7,10 @@
 //! - [`convergence`]: whether a cluster has come to rest, and all members hold the same.
 //! - [`dice`]: choices that a seed repeats.
 //! - [`faults`]: wrong clocks, cut links, steps that stop, and digests of stores.
-//! - [`history`]: remembers which writes were acknowledged and judges every read.
+//! - [`history`]: takes down what clients ask and are told, and judges every read.
+//! - [`liar`]: a peer that is no member and tells lies.
 //! - [`rot`]: damage to the files of stopped nodes.
+//! - [`schema`]: messages that nobody meant, for every method of an API.
 //! - [`wait`]: waits for a condition with a deadline, never for a time.
 //!
 //! The tests themselves are one story per file in `tests/`. They run in parallel: each has its own ports and its own
@@ -24,9 +26,11 @@ pub mod convergence;
 pub mod dice;
 pub mod faults;
 pub mod history;
+pub mod liar;
 pub mod ports;
 pub mod processes;
 pub mod raw;
 pub mod rot;
+pub mod schema;
 pub mod wait;
 pub mod workload;

@@ -34,7 +34,8 @@ const LOG_TAIL: usize = 30_000;
 pub struct Settings {
     environment: Vec<(String, String)>,
     program: Option<PathBuf>,
-    niceness: Option<u8>,
+    /// What runs the program, such as `nice -n 5`.
+    runner: Vec<String>,
 }
 
 impl Settings {
@@ -67,7 +68,14 @@ impl Settings {
     /// Has the nodes wait for a processor until others are content, by so much (`nice -n`).
     #[must_use]
     pub fn with_niceness(mut self, niceness: u8) -> Self {
-        self.niceness = Some(niceness);
+        self.runner.extend(["nice", "-n", &niceness.to_string()].map(str::to_owned));
+        self
+    }
+
+    /// Confines the nodes to these processors, as `taskset -c` names them.
+    #[must_use]
+    pub fn with_cores(mut self, cores: &str) -> Self {
+        self.runner.extend(["taskset", "-c", cores].map(str::to_owned));
         self
     }
 }
@@ -129,7 +137,7 @@ impl Cluster {
         let name = format!("node{}", self.made);
         let mut node = Node::new(&name, self.directory.path());
         node.program.clone_from(&self.settings.program);
-        node.niceness = self.settings.niceness;
+        node.runner.clone_from(&self.settings.runner);
         for (key, value) in &self.settings.environment {
             node.set(key, value);
         }
@@ -270,7 +278,7 @@ pub struct Node {
     log: PathBuf,
     environment: Vec<(String, String)>,
     program: Option<PathBuf>,
-    niceness: Option<u8>,
+    runner: Vec<String>,
     process: Option<Child>,
 }
 
@@ -284,7 +292,7 @@ impl Node {
             log: directory.join(format!("{name}.log")),
             environment: Vec::new(),
             program: None,
-            niceness: None,
+            runner: Vec::new(),
             process: None,
         }
     }
@@ -334,12 +342,12 @@ impl Node {
     /// The command that runs it.
     pub fn command(&self) -> Command {
         let program = self.program.clone().unwrap_or_else(triad);
-        let mut command = match self.niceness {
+        let mut command = match self.runner.split_first() {
             None => Command::new(program),
-            Some(niceness) => {
-                let mut nice = Command::new("nice");
-                nice.args(["-n", &niceness.to_string()]).arg(program);
-                nice
+            Some((runner, arguments)) => {
+                let mut command = Command::new(runner);
+                command.args(arguments).arg(program);
+                command
             }
         };
         without_triad_variables(&mut command);

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use triad_client::{Client, Error};
+use triad_history::{Action, Request, Violation};
 
-use crate::history::{History, Violation, Write};
+use crate::history::{History, Read, Write};
 
 /// Of a key's writes in a load with deletes, one in so many is a delete.
 const DELETES_EVERY: usize = 4;
@@ -154,10 +155,14 @@ async fn write_until_stopped(
         let key = key_of(writer, turn % keys);
         // Each round deletes other keys than the one before.
         let deletes = deletes && (turn / keys + turn % keys) % DELETES_EVERY == DELETES_EVERY - 1;
+        let number = writer as u32 + 1;
         let (what, written) = if deletes {
-            ("delete", delete_once(client, history, &key).await)
+            let delete = history.begin(Request::new(number, &key, Action::Delete));
+            ("delete", delete_as(client, delete, &key).await)
         } else {
-            ("put", write_once(client, history, &key).await)
+            let value = history.next_value(&key);
+            let put = history.begin(Request::new(number, &key, Action::Put(value)));
+            ("put", put_as(client, put, &key).await)
         };
         if let Err(error) = written {
             shared.failed(&format!("{what} {key}"), &error);
@@ -167,14 +172,20 @@ async fn write_until_stopped(
 
 /// Puts the key's next value and notes how it ended.
 pub async fn write_once(client: &Client, history: &History, key: &str) -> Result<(), Error> {
-    let write = history.begin_write(key);
+    put_as(client, history.begin_write(key), key).await
+}
+
+async fn put_as(client: &Client, write: Write<'_>, key: &str) -> Result<(), Error> {
     let answer = client.put(key, write.value()).deadline(DEADLINE).await;
     note(write, answer.map(drop))
 }
 
 /// Deletes the key and notes how it ended.
 pub async fn delete_once(client: &Client, history: &History, key: &str) -> Result<(), Error> {
-    let delete = history.begin_delete(key);
+    delete_as(client, history.begin_delete(key), key).await
+}
+
+async fn delete_as(client: &Client, delete: Write<'_>, key: &str) -> Result<(), Error> {
     let answer = client.delete(key).deadline(DEADLINE).await;
     note(delete, answer.map(drop))
 }
@@ -204,7 +215,9 @@ async fn read_until_stopped(
         }
         let place = (turn * 7 + reader * 3) % (writers * keys);
         let key = key_of(place % writers, place / writers);
-        match read_once(client, history, &key).await {
+        let number = (writers + reader) as u32 + 1;
+        let read = history.begin_get(Request::new(number, &key, Action::Get));
+        match get_as(client, read, &key).await {
             Ok(Ok(())) => {
                 shared.reads.fetch_add(1, Ordering::Relaxed);
             }
@@ -220,7 +233,14 @@ pub async fn read_once(
     history: &History,
     key: &str,
 ) -> Result<Result<(), Violation>, Error> {
-    let read = history.begin_read(key);
+    get_as(client, history.begin_read(key), key).await
+}
+
+async fn get_as(
+    client: &Client,
+    read: Read<'_>,
+    key: &str,
+) -> Result<Result<(), Violation>, Error> {
     let answer = client.get(key).deadline(DEADLINE).await?;
     Ok(read.returned(answer.values()))
 }
