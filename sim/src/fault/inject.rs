@@ -1,0 +1,311 @@
+//! How each kind of fault is done.
+
+use std::time::Duration;
+
+use triad_replica::store::Store;
+use triad_replica::store::memory::Fault;
+
+use super::{Faults, Kind, Undo};
+use crate::load::Load;
+use crate::machine::Death;
+use crate::network::{Link, MachineId};
+use crate::view::View;
+use crate::world::{MACHINES, World};
+
+/// Copies of each shard.
+pub(crate) const COPIES: usize = 3;
+/// How long no other store may be lost after one was: scrubs and moves must have had their turn.
+const BETWEEN_LOSSES: Duration = Duration::from_secs(40);
+
+fn tell(world: &World, kind: Kind, what: &str) {
+    world.trace.tell(world.now(), format_args!("{kind:?}: {what}"));
+}
+
+impl Faults {
+    /// Lets one happen. False when it cannot happen now.
+    pub(super) fn inject(&mut self, kind: Kind, world: &mut World, load: &Load) -> bool {
+        match kind {
+            Kind::Restart => {
+                let Some(id) = self.running(world) else { return false };
+                tell(world, kind, &world.name(id));
+                world.machine(id).stop();
+                self.counts.mattered(kind);
+                true
+            }
+            Kind::Kill => self.kill(world, Death::Kill, kind),
+            Kind::PowerCut => self.kill(world, Death::PowerCut, kind),
+            Kind::Blackout => self.blackout(world),
+            Kind::Wipe => self.wipe(world, kind),
+            Kind::Replace => self.replace(world),
+            Kind::Pause => self.pause(world),
+            Kind::Partition | Kind::PartialPartition | Kind::OneWay => self.cut(world, kind),
+            Kind::Loss | Kind::Delay | Kind::SlowReader => self.spoil(world, kind),
+            Kind::ClockOffset => self.set_clock(world),
+            Kind::FullDisk | Kind::WriteError | Kind::SyncError | Kind::SlowDisk => {
+                self.hurt_disk(world, kind)
+            }
+            Kind::FlippedBit => self.flip(world),
+            Kind::Join => self.join(world, kind, 1),
+            Kind::TwoJoins => self.join(world, kind, 2),
+            Kind::Leave => self.leave(world),
+            Kind::Overload => {
+                let requests = 100 + self.rng.below(300) as u32;
+                tell(world, kind, &format!("{requests} requests"));
+                load.burst(world, requests, &mut self.rng);
+                self.counts.mattered(kind);
+                true
+            }
+        }
+    }
+
+    fn running(&mut self, world: &World) -> Option<MachineId> {
+        let running: Vec<MachineId> = world
+            .machines
+            .iter()
+            .filter(|machine| machine.is_running() && !machine.is_paused())
+            .map(|machine| machine.id)
+            .collect();
+        self.rng.pick(&running).copied()
+    }
+
+    fn seconds(&mut self, least: f64, most: f64) -> Duration {
+        self.rng.between(Duration::from_secs_f64(least), Duration::from_secs_f64(most))
+    }
+
+    fn kill(&mut self, world: &mut World, how: Death, kind: Kind) -> bool {
+        let Some(id) = self.running(world) else { return false };
+        let again = world.now() + self.seconds(0.05, 12.0);
+        let unsynced = world.kill(id, how, again);
+        tell(world, kind, &format!("{} with {unsynced} batches", world.name(id)));
+        if unsynced > 0 || how == Death::Kill {
+            self.counts.mattered(kind);
+        }
+        true
+    }
+
+    fn blackout(&mut self, world: &mut World) -> bool {
+        let again = world.now() + self.seconds(0.05, 6.0);
+        let mut unsynced = 0;
+        for id in world.ids() {
+            if world.machine(id).is_running() && self.rng.chance(800) {
+                let apart = self.seconds(0.0, 5.0);
+                unsynced += world.kill(id, Death::PowerCut, again + apart);
+            }
+        }
+        tell(world, Kind::Blackout, &format!("{unsynced} batches"));
+        if unsynced > 0 {
+            self.counts.mattered(Kind::Blackout);
+        }
+        true
+    }
+
+    /// Whether one store may be lost now, for ever.
+    fn may_lose(&mut self, world: &World) -> bool {
+        if world.now() < self.next_loss || !View::of(world).is_whole(COPIES) {
+            return false;
+        }
+        self.next_loss = world.now() + BETWEEN_LOSSES;
+        true
+    }
+
+    fn wipe(&mut self, world: &mut World, kind: Kind) -> bool {
+        let Some(id) = self.running(world).filter(|_| self.may_lose(world)) else { return false };
+        tell(world, kind, &world.name(id));
+        let again = world.now() + self.seconds(0.05, 10.0);
+        world.kill(id, Death::PowerCut, again);
+        world.machine(id).wipe();
+        self.counts.mattered(kind);
+        true
+    }
+
+    fn replace(&mut self, world: &mut World) -> bool {
+        let Some(id) = self.running(world).filter(|_| self.may_lose(world)) else { return false };
+        let name = world.name(id);
+        tell(world, Kind::Replace, &name);
+        let now = world.now();
+        let again = now + self.seconds(20.0, 40.0);
+        world.kill(id, Death::PowerCut, again);
+        world.machine(id).wipe();
+        let given = now + self.seconds(4.0, 12.0);
+        self.undo.push((given, Kind::Replace, Undo::GiveAway(name)));
+        self.counts.mattered(Kind::Replace);
+        true
+    }
+
+    pub(super) fn start_empty(&mut self, id: MachineId, kind: Kind, world: &mut World) {
+        // Only who is a member of nothing any more may lose its store without its counting as lost.
+        let view = View::of(world);
+        let Some(store) = view.stores.iter().find(|store| store.machine == id) else { return };
+        let holds = view
+            .newest()
+            .values()
+            .any(|known| known.is_member(&store.member) || known.retired.contains(&store.member));
+        if holds {
+            return;
+        }
+        let again = world.now() + self.seconds(0.05, 5.0);
+        world.kill(id, Death::Kill, again);
+        world.machine(id).wipe();
+        tell(world, kind, &format!("{} has left and begins anew", world.name(id)));
+        self.counts.mattered(kind);
+    }
+
+    fn pause(&mut self, world: &mut World) -> bool {
+        let Some(id) = self.running(world) else { return false };
+        let long = self.seconds(0.1, 12.0);
+        tell(world, Kind::Pause, &format!("{} for {long:?}", world.name(id)));
+        let until = world.now() + long;
+        world.machine(id).pause(until);
+        if long > Duration::from_secs(1) {
+            self.counts.mattered(Kind::Pause);
+        }
+        true
+    }
+
+    fn change(
+        &mut self,
+        world: &mut World,
+        kind: Kind,
+        links: Vec<(MachineId, MachineId)>,
+        change: impl Fn(&mut Link),
+    ) {
+        for (from, to) in &links {
+            world.network.change(*from, *to, &change);
+        }
+        let until = world.now() + self.seconds(0.5, 20.0);
+        self.undo.push((until, kind, Undo::Links(links)));
+    }
+
+    fn cut(&mut self, world: &mut World, kind: Kind) -> bool {
+        let mut all = world.ids();
+        all.push(world.clients_id());
+        let servers = &all[..all.len() - 1];
+        let (Some(one), Some(other)) =
+            (self.rng.pick(servers).copied(), self.rng.pick(servers).copied())
+        else {
+            return false;
+        };
+        let links: Vec<(MachineId, MachineId)> = match kind {
+            Kind::Partition => {
+                let sides: Vec<bool> = all.iter().map(|_| self.rng.chance(400)).collect();
+                let pairs = all.iter().zip(&sides).flat_map(|(from, here)| {
+                    let across = all.iter().zip(&sides).filter(move |(_, there)| here != *there);
+                    across.map(move |(to, _)| (*from, *to))
+                });
+                pairs.collect()
+            }
+            Kind::PartialPartition => vec![(one, other), (other, one)],
+            _ => all.iter().filter(|to| **to != one).map(|to| (one, *to)).collect(),
+        };
+        if links.is_empty() || (kind == Kind::PartialPartition && one == other) {
+            return false;
+        }
+        tell(world, kind, &format!("{} links", links.len()));
+        self.change(world, kind, links, |link| link.cut = true);
+        self.counts.mattered(kind);
+        true
+    }
+
+    fn spoil(&mut self, world: &mut World, kind: Kind) -> bool {
+        let mut all = world.ids();
+        all.push(world.clients_id());
+        let Some(one) = self.rng.pick(&all).copied() else { return false };
+        let everywhere = self.rng.chance(300);
+        let links: Vec<(MachineId, MachineId)> = all
+            .iter()
+            .flat_map(|from| all.iter().map(move |to| (*from, *to)))
+            .filter(|(from, to)| from != to && (everywhere || *from == one || *to == one))
+            .collect();
+        let loss = 10 + self.rng.below(300) as u32;
+        let (delay, jitter) = (self.seconds(0.001, 1.0), self.seconds(0.001, 1.0));
+        let rate = 2_000 + self.rng.below(50_000);
+        tell(world, kind, &format!("{} links", links.len()));
+        self.change(world, kind, links, |link| match kind {
+            Kind::Loss => link.loss = loss,
+            Kind::Delay => (link.delay, link.jitter) = (delay, jitter),
+            _ => link.rate = rate,
+        });
+        self.counts.mattered(kind);
+        true
+    }
+
+    fn set_clock(&mut self, world: &mut World) -> bool {
+        let Some(id) = self.running(world) else { return false };
+        let most = [100, 5_000, 4_000_000][self.rng.index(3)];
+        let off = self.rng.below(2 * most).cast_signed() - most.cast_signed();
+        tell(world, Kind::ClockOffset, &format!("{} by {off} ms", world.name(id)));
+        world.machine(id).set_clock_offset(off);
+        let until = world.now() + self.seconds(1.0, 60.0);
+        self.undo.push((until, Kind::ClockOffset, Undo::Clock(id)));
+        self.counts.mattered(Kind::ClockOffset);
+        true
+    }
+
+    fn hurt_disk(&mut self, world: &mut World, kind: Kind) -> bool {
+        let Some(id) = self.running(world) else { return false };
+        let Some(store) = world.machine(id).disks.current() else { return false };
+        tell(world, kind, &world.name(id));
+        let until = world.now() + self.seconds(0.5, 15.0);
+        let skip = self.rng.below(6) as u32;
+        match kind {
+            Kind::FullDisk => {
+                store.set_capacity(store.stats().disk_bytes + self.rng.below(10_000));
+                self.undo.push((until, kind, Undo::Disk(id)));
+            }
+            Kind::SlowDisk => {
+                let most = self.seconds(0.01, 0.4);
+                world.machine(id).set_sync_time(most);
+                self.undo.push((until, kind, Undo::SyncTime(id)));
+            }
+            Kind::WriteError => store.inject(Fault::Apply { skip }),
+            _ => store.inject(Fault::Sync { skip }),
+        }
+        self.counts.mattered(kind);
+        true
+    }
+
+    fn flip(&mut self, world: &mut World) -> bool {
+        let Some(id) = self.running(world).filter(|_| self.may_lose(world)) else { return false };
+        let Some(store) = world.machine(id).disks.current() else { return false };
+        let Some(row) = store.flip_any_bit(self.rng.draw()) else { return false };
+        let row = format!("{:?}", triad_replica::store::Key::decode(&row));
+        tell(world, Kind::FlippedBit, &format!("{} in {row}", world.name(id)));
+        self.counts.mattered(Kind::FlippedBit);
+        true
+    }
+
+    fn join(&mut self, world: &mut World, kind: Kind, nodes: u8) -> bool {
+        if world.machines.len() + usize::from(nodes) > usize::from(MACHINES.min(7)) {
+            return false;
+        }
+        for _ in 0..nodes {
+            world.add_machine();
+        }
+        self.counts.mattered(kind);
+        true
+    }
+
+    fn leave(&mut self, world: &mut World) -> bool {
+        let view = View::of(world);
+        let members: std::collections::BTreeSet<_> =
+            view.newest().values().flat_map(|known| known.members()).collect();
+        let Some(id) = self.running(world).filter(|_| members.len() > COPIES) else {
+            return false;
+        };
+        let name = world.name(id);
+        tell(world, Kind::Leave, &name);
+        let client = world.client(|builder| builder.deadline(Duration::from_secs(20)));
+        let (trace, clock) = (world.trace.clone(), world.clients_clock());
+        drop(world.spawn(async move {
+            let asked = match client.cluster().at(&format!("{name}:7420")) {
+                Ok(cluster) => cluster.leave(false).await.map(drop),
+                Err(error) => Err(error),
+            };
+            let said = asked.err().map_or_else(|| "yes".to_owned(), |error| error.to_string());
+            trace.tell(clock.now(), format_args!("{name} may leave: {said}"));
+        }));
+        let until = world.now() + self.seconds(15.0, 40.0);
+        self.undo.push((until, Kind::Leave, Undo::StartEmpty(id)));
+        true
+    }
+}
