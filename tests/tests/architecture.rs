@@ -8,16 +8,20 @@ use serde_json::Value;
 
 /// Crate → the crates of ours that it may use. What is not listed here must not exist, so that a new
 /// crate gets its place on the map with its first commit.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("triad-ring", &[]),
-    ("triad-replica", &["triad-ring"]),
-    ("triad-proto", &["triad-ring", "triad-replica"]),
-    ("triad-client", &["triad-proto", "triad-ring", "triad-replica"]),
-    ("triad-server", &["triad-proto", "triad-ring", "triad-replica"]),
-    ("triad", &["triad-server", "triad-client", "triad-proto"]),
+    ("triad-replica", &["triad-ring", "triad-fuzz"]),
+    ("triad-proto", &["triad-ring", "triad-replica", "triad-fuzz"]),
+    ("triad-client", &["triad-proto", "triad-ring", "triad-replica", "triad-fuzz"]),
+    ("triad-server", &["triad-proto", "triad-ring", "triad-replica", "triad-fuzz"]),
+    ("triad", &["triad-server", "triad-client", "triad-proto", "triad-fuzz"]),
+    ("triad-fuzz", &[]),
+    ("triad-models", &["triad-ring", "triad-replica"]),
+    ("triad-history", &[]),
     ("triad-tests", EVERYTHING),
     ("triad-powercut", EVERYTHING),
     ("triad-bench", EVERYTHING),
+    ("triad-sim", EVERYTHING),
     ("xtask", &[]),
 ];
 
@@ -29,6 +33,8 @@ const EVERYTHING: &[&str] = &[
     "triad-client",
     "triad-server",
     "triad",
+    "triad-fuzz",
+    "triad-history",
     "triad-tests",
 ];
 
@@ -104,14 +110,23 @@ fn the_cores_build_on_bytes_and_hashes_only() {
 
 /// Whether a program built with these arguments has faults on demand.
 fn has_faults_on_demand(arguments: &[&str]) -> bool {
+    has_feature("triad-server", "testing", arguments)
+}
+
+/// Whether a program built with these arguments can leave rules out.
+fn has_mutants(arguments: &[&str]) -> bool {
+    has_feature("triad-ring", "mutants", arguments)
+}
+
+fn has_feature(package: &str, feature: &str, arguments: &[&str]) -> bool {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--workspace", "--locked", "--offline", "--invert", "triad-server"])
+        .args(["tree", "--workspace", "--locked", "--offline", "--invert", package])
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).contains("feature \"testing\"")
+    String::from_utf8_lossy(&output.stdout).contains(&format!("feature \"{feature}\""))
 }
 
 #[test]
@@ -121,4 +136,12 @@ fn faults_on_demand_are_in_programs_for_tests_alone() {
     // The test can tell: so the harness builds, and so are the unit tests of the feature compiled.
     assert!(has_faults_on_demand(&["--edges", "normal,features", "--features", "triad/testing"]));
     assert!(has_faults_on_demand(&["--edges", "normal,dev,features"]));
+}
+
+#[test]
+fn rules_are_left_out_in_programs_for_tests_alone() {
+    assert!(!has_mutants(&["--edges", "normal,build,features"]));
+    assert!(!has_mutants(&["--edges", "normal,features", "--features", "triad/testing"]));
+    // The test can tell: so all tests of the workspace are compiled.
+    assert!(has_mutants(&["--edges", "normal,dev,features"]));
 }

@@ -15,6 +15,7 @@
 //! what was acknowledged. The load goes on meanwhile, so one run gives many cuts; after some cuts
 //! the machine "comes back": the load continues on the cut disk.
 //!
+//! [`engines`] lists what is put to the test (the engine in [`memory`] crashes by its own model, without a disk),
 //! [`disk`] is the forgetful disk, [`rig`] the mounts and loop devices around it, [`load`] writes
 //! and notes acknowledgements, [`verify`] knows what must be left. The rig is of use for
 //! anything that keeps files, a whole node for instance.
@@ -23,7 +24,9 @@
 //! that lie about FLUSH.
 
 pub mod disk;
+pub mod engines;
 pub mod load;
+pub mod memory;
 pub mod rig;
 pub mod verify;
 

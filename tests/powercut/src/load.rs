@@ -15,9 +15,8 @@ use bytes::Bytes;
 use triad_replica::commit_queue::CommitQueue;
 use triad_replica::store::{Batch, Key, Store};
 use triad_ring::ShardId;
-use triad_server::data_dir::DataDir;
-use triad_server::sled_store::{SledOptions, SledStore};
 
+use crate::engines::Engine;
 use crate::mixed;
 
 /// Writers; each has a shard of its own.
@@ -125,15 +124,20 @@ struct Line {
 
 /// Writes for ever into the data directory `dir`, from behind `from`. Says `ready`, then each
 /// acknowledgement as a line `writer sequence`, and ends when nobody listens any more or something fails.
-pub fn run(dir: &Path, from: Progress, acknowledge: Acknowledge, out: impl Write) -> Result<()> {
-    let directory = DataDir::open(dir)?;
-    let opened = directory.open_store(&SledOptions::default())?;
+pub fn run(
+    engine: Engine,
+    dir: &Path,
+    from: Progress,
+    acknowledge: Acknowledge,
+    out: impl Write,
+) -> Result<()> {
+    let opened = engine.open(dir)?;
     let line = Arc::new(Line::default());
     for (writer, from) in from.into_iter().enumerate() {
         let line = Arc::clone(&line);
         std::thread::spawn(move || write(&line, writer, from));
     }
-    commit(&opened.store, &line, acknowledge, out)
+    commit(&*opened.store, &line, acknowledge, out)
 }
 
 fn write(line: &Line, writer: usize, from: u64) {
@@ -152,7 +156,7 @@ fn write(line: &Line, writer: usize, from: u64) {
 }
 
 /// Takes what waits, applies it as one batch, syncs once, acknowledges all.
-fn commit(store: &SledStore, line: &Line, acknowledge: Acknowledge, out: impl Write) -> Result<()> {
+fn commit(store: &dyn Store, line: &Line, acknowledge: Acknowledge, out: impl Write) -> Result<()> {
     let mut out = BufWriter::new(out);
     writeln!(out, "ready")?;
     out.flush()?;

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 use triad_powercut::disk::Forget;
+use triad_powercut::engines::{ENGINES, Engine, Medium};
 use triad_powercut::load::{self, Acknowledge, Progress, WRITERS};
+use triad_powercut::memory::{self, Crashes};
 use triad_powercut::mixed;
 use triad_powercut::rig::{self, Cut, Rig};
 use triad_powercut::verify::{self, Verdict};
@@ -34,7 +36,10 @@ const STEP_LIMIT: Duration = Duration::from_mins(1);
     about = "Cuts the power of a simulated disk under a loaded store, and looks at what is left"
 )]
 struct Arguments {
-    /// How many cuts.
+    /// Which engine; all of them if none is named.
+    #[arg(long)]
+    engine: Option<String>,
+    /// How many cuts, of each engine.
     #[arg(long, default_value_t = 24)]
     cuts: u32,
     /// What each cut forgets of what was not flushed.
@@ -82,8 +87,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.part {
         Some(Part::Write { dir, progress }) => write(&arguments, dir, progress),
-        Some(Part::Verify { dir, progress }) => look(dir, progress),
-        None => run(&arguments),
+        Some(Part::Verify { dir, progress }) => look(&arguments, dir, progress),
+        None => run_all(&arguments),
     };
     match result {
         Ok(code) => code,
@@ -95,42 +100,81 @@ fn main() -> ExitCode {
 }
 
 fn write(arguments: &Arguments, dir: &Path, progress: &[u64]) -> Result<ExitCode> {
-    let acknowledge = if arguments.sabotage { Acknowledge::Applied } else { Acknowledge::Synced };
-    load::run(dir, progress.try_into()?, acknowledge, std::io::stdout().lock())?;
+    let out = std::io::stdout().lock();
+    load::run(arguments.one_engine()?, dir, progress.try_into()?, arguments.acknowledge(), out)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn look(dir: &Path, progress: &[u64]) -> Result<ExitCode> {
-    match verify::data_dir(dir, progress.try_into()?)? {
+impl Arguments {
+    fn acknowledge(&self) -> Acknowledge {
+        if self.sabotage { Acknowledge::Applied } else { Acknowledge::Synced }
+    }
+
+    /// The engine that a part works on.
+    fn one_engine(&self) -> Result<Engine> {
+        Engine::named(self.engine.as_deref().context("a part is told its engine")?)
+    }
+}
+
+/// Every engine, or the one that was named. The worst result counts.
+fn run_all(arguments: &Arguments) -> Result<ExitCode> {
+    let engines = match &arguments.engine {
+        Some(name) => vec![Engine::named(name)?],
+        None => ENGINES.to_vec(),
+    };
+    let mut worst = ExitCode::SUCCESS;
+    for engine in engines {
+        let code = match engine.medium {
+            Medium::Disk(_) => run(arguments, engine)?,
+            Medium::Memory => crash_memory(arguments, engine)?,
+        };
+        if code != ExitCode::SUCCESS {
+            worst = code;
+        }
+    }
+    Ok(worst)
+}
+
+fn crash_memory(arguments: &Arguments, engine: Engine) -> Result<ExitCode> {
+    let crashes = memory::run(arguments.cuts, arguments.seed, arguments.acknowledge())?;
+    let Crashes { clean, bad } = crashes;
+    println!("{}: {} cuts, {clean} clean, {bad} lost", engine.name, clean + bad);
+    Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn look(arguments: &Arguments, dir: &Path, progress: &[u64]) -> Result<ExitCode> {
+    match verify::data_dir(arguments.one_engine()?, dir, progress.try_into()?)? {
         Verdict::Clean(progress) => println!("clean {}", words(progress)),
         Verdict::Replaced(why) => println!("replaced {why}"),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn run(arguments: &Arguments) -> Result<ExitCode> {
+/// One engine on the simulated disk.
+fn run(arguments: &Arguments, engine: Engine) -> Result<ExitCode> {
     let missing = rig::missing();
     if !missing.is_empty() {
-        return Ok(skipped(arguments, &missing.join("; ")));
+        return Ok(skipped(arguments, engine, &missing.join("; ")));
     }
     let stop = Stop::new(*arguments.limit)?;
     // A container may have the devices and still not be allowed to mount.
     let mut rig = match Rig::new(arguments.disk) {
         Ok(rig) => rig,
-        Err(error) => return Ok(skipped(arguments, &format!("{error:#}"))),
+        Err(error) => return Ok(skipped(arguments, engine, &format!("{error:#}"))),
     };
     let mut counts = Counts::default();
     let mut progress = [0; WRITERS];
     while counts.cuts < arguments.cuts {
         let cuts = CUTS_PER_LIFE.min(arguments.cuts - counts.cuts);
-        let last = live(arguments, &stop, &rig, progress, cuts, &mut counts)?;
+        let last = live(arguments, engine, &stop, &rig, progress, cuts, &mut counts)?;
         if counts.cuts < arguments.cuts {
             progress = last.1;
             rig.come_back(last.0).context("come back after a cut")?;
         }
     }
     println!(
-        "{} cuts, {} clean, {} lost, {} replaced; {} pages forgotten, {} disk flushes",
+        "{}: {} cuts, {} clean, {} lost, {} replaced; {} pages forgotten, {} disk flushes",
+        engine.name,
         counts.cuts,
         counts.clean,
         counts.bad,
@@ -141,8 +185,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(if counts.bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn skipped(arguments: &Arguments, why: &str) -> ExitCode {
-    println!("skipped, 0 cuts: this machine lacks {why}");
+fn skipped(arguments: &Arguments, engine: Engine, why: &str) -> ExitCode {
+    println!("{}: skipped, 0 cuts: this machine lacks {why}", engine.name);
     if arguments.require { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
@@ -160,13 +204,14 @@ struct Counts {
 /// had come in it.
 fn live(
     arguments: &Arguments,
+    engine: Engine,
     stop: &Stop,
     rig: &Rig,
     from: Progress,
     cuts: u32,
     counts: &mut Counts,
 ) -> Result<(Cut, Progress)> {
-    let load = Load::start(&rig.live_dir().join("data"), from, arguments.sabotage)?;
+    let load = Load::start(engine, &rig.live_dir().join("data"), from, arguments.sabotage)?;
     let mut last = None;
     for _ in 0..cuts {
         drop(last.take());
@@ -181,7 +226,7 @@ fn live(
         };
         let seed = mixed(&[arguments.seed, number, 1]);
         let (cut, acknowledged) = rig.cut(forget, seed, || load.acknowledged()).context("cut")?;
-        let progress = judge(&cut, acknowledged?, forget, counts)?;
+        let progress = judge(engine, &cut, acknowledged?, forget, counts)?;
         last = Some((cut, progress));
     }
     last.context("a life has at least one cut")
@@ -189,12 +234,13 @@ fn live(
 
 /// Looks at a cut in a process of its own, and counts.
 fn judge(
+    engine: Engine,
     cut: &Cut,
     acknowledged: Progress,
     forget: Forget,
     counts: &mut Counts,
 ) -> Result<Progress> {
-    let said = verify_apart(&cut.dir().join("data"), acknowledged)?;
+    let said = verify_apart(engine, &cut.dir().join("data"), acknowledged)?;
     counts.cuts += 1;
     let forgotten = cut.forgotten;
     counts.forgotten += forgotten;
@@ -223,8 +269,8 @@ fn judge(
     }
 }
 
-fn verify_apart(dir: &Path, acknowledged: Progress) -> Result<String> {
-    let mut child = part("verify", dir, acknowledged, false)?;
+fn verify_apart(engine: Engine, dir: &Path, acknowledged: Progress) -> Result<String> {
+    let mut child = part(engine, "verify", dir, acknowledged, false)?;
     let mut stdout = child.stdout.take().context("the child's output is piped")?;
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || {
@@ -247,8 +293,15 @@ fn verify_apart(dir: &Path, acknowledged: Progress) -> Result<String> {
 }
 
 /// Starts the tool itself for one of its parts.
-fn part(name: &str, dir: &Path, progress: Progress, sabotage: bool) -> Result<Child> {
+fn part(
+    engine: Engine,
+    name: &str,
+    dir: &Path,
+    progress: Progress,
+    sabotage: bool,
+) -> Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--engine", engine.name]);
     if sabotage {
         command.arg("--sabotage");
     }
@@ -268,8 +321,8 @@ struct Load {
 }
 
 impl Load {
-    fn start(dir: &Path, from: Progress, sabotage: bool) -> Result<Self> {
-        let mut child = part("write", dir, from, sabotage)?;
+    fn start(engine: Engine, dir: &Path, from: Progress, sabotage: bool) -> Result<Self> {
+        let mut child = part(engine, "write", dir, from, sabotage)?;
         let stdout = child.stdout.take().context("the child's output is piped")?;
         let load = Self {
             child,

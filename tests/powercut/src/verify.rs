@@ -12,9 +12,8 @@ use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
 use triad_replica::store::{KeyRange, Store};
 use triad_ring::ShardId;
-use triad_server::data_dir::{DataDir, StoreOrigin};
-use triad_server::sled_store::SledOptions;
 
+use crate::engines::Engine;
 use crate::load::{Progress, WRITERS, changes, key_row, progress_row};
 
 /// What a look at a data directory found, when all is well.
@@ -28,18 +27,17 @@ pub enum Verdict {
 }
 
 /// Opens the data directory as a starting node does, and checks its store.
-pub fn data_dir(dir: &Path, acknowledged: Progress) -> Result<Verdict> {
-    let directory = DataDir::open(dir)?;
-    let opened = directory.open_store(&SledOptions::default())?;
-    match opened.origin {
-        StoreOrigin::Existing => store(&opened.store, acknowledged).map(Verdict::Clean),
-        StoreOrigin::Replaced { why, .. } => Ok(Verdict::Replaced(why)),
-        StoreOrigin::New => bail!("the store is gone, and nobody noticed"),
+pub fn data_dir(engine: Engine, dir: &Path, acknowledged: Progress) -> Result<Verdict> {
+    let opened = engine.open(dir)?;
+    match opened.replaced {
+        // A store that is gone unnoticed is an empty one, which lacks what was acknowledged.
+        None => store(&*opened.store, acknowledged).map(Verdict::Clean),
+        Some(why) => Ok(Verdict::Replaced(why)),
     }
 }
 
 /// Checks a store. The error says what is wrong, for which writer.
-pub fn store(store: &impl Store, acknowledged: Progress) -> Result<Progress> {
+pub fn store(store: &dyn Store, acknowledged: Progress) -> Result<Progress> {
     ensure!(store.stats().blob_files == 0, "sled keeps blob files, which it never syncs");
     let mut progress = [0; WRITERS];
     for (writer, reached) in progress.iter_mut().enumerate() {
@@ -48,7 +46,7 @@ pub fn store(store: &impl Store, acknowledged: Progress) -> Result<Progress> {
     Ok(progress)
 }
 
-fn check_writer(store: &impl Store, writer: usize, acknowledged: u64) -> Result<u64> {
+fn check_writer(store: &dyn Store, writer: usize, acknowledged: u64) -> Result<u64> {
     let found = rows(store, writer)?;
     let reached = match found.get(&progress_row(writer)) {
         Some(row) => u64::from_be_bytes(row[..].try_into()?),
@@ -73,7 +71,7 @@ fn check_writer(store: &impl Store, writer: usize, acknowledged: u64) -> Result<
     Ok(reached)
 }
 
-fn rows(store: &impl Store, writer: usize) -> Result<BTreeMap<Bytes, Bytes>> {
+fn rows(store: &dyn Store, writer: usize) -> Result<BTreeMap<Bytes, Bytes>> {
     let mut rows = BTreeMap::new();
     let mut visit = |key: &[u8], value: Bytes| {
         rows.insert(Bytes::copy_from_slice(key), value);
