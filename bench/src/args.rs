@@ -95,6 +95,10 @@ pub(crate) struct OverloadArgs {
     /// By how much the nodes give way to the generator, which stands for clients on other machines.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(0..=19))]
     niceness: u8,
+    /// The processors that the nodes are confined to, as for `taskset -c`. The generator is confined from outside:
+    /// `taskset -c 1 triad-bench overload --node-cores 0`.
+    #[arg(long)]
+    node_cores: Option<String>,
     /// A setting of the nodes, such as `TRIAD_LIMITS_IN_FLIGHT=512`.
     #[arg(long = "set", value_name = "VARIABLE=VALUE", value_parser = setting)]
     settings: Vec<(String, String)>,
@@ -155,6 +159,7 @@ impl OverloadArgs {
             share: self.share,
             lengths: [self.before, self.overload, self.after],
             niceness: self.niceness,
+            node_cores: self.node_cores.clone(),
             settings: self.settings.clone(),
         }
     }

@@ -45,13 +45,29 @@ pub enum Fate {
     Refused,
 }
 
-/// What is wrong with a key at the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is wrong with a key at the end; times are seconds since the ledger was opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Wrong {
     /// An acknowledged write is neither there nor replaced.
-    Lost,
+    #[error("an acknowledged write is lost: {missing}, but there is {found}")]
+    Lost {
+        /// The newest acknowledged write.
+        missing: String,
+        /// What the key holds.
+        found: String,
+    },
     /// A value whose writer was told that nothing was written, or that nobody wrote.
-    Phantom,
+    #[error("holds what was refused or never written: {0}")]
+    Phantom(String),
+}
+
+impl Write {
+    fn told(&self, number: Option<u64>) -> String {
+        let seconds = |time: Time| time as f64 / 1e9;
+        let (fate, began, ended) = (self.fate, seconds(self.began), seconds(self.ended));
+        let number = number.map(|number| format!("write {number}, ")).unwrap_or_default();
+        format!("{number}{fate:?}, {began:.6} to {ended:.6}")
+    }
 }
 
 impl Default for Ledger {
@@ -109,15 +125,24 @@ impl Ledger {
     /// Judges what a key holds when all is over; `newest` is its entry in [`Ledger::acknowledged`].
     pub fn judge(&self, key: u64, newest: u64, values: &[Bytes]) -> Result<(), Wrong> {
         let writes = self.lock();
-        let mut replaced = false;
+        let (mut replaced, mut found) = (false, Vec::new());
         for value in values {
             let head = value.get(..VALUE_BYTES_MIN).and_then(|head| head.try_into().ok());
-            let number = head.map(u64::from_be_bytes).ok_or(Wrong::Phantom)?;
-            let write = writes.get(number as usize).filter(|write| write.key == key);
-            let write = write.filter(|write| write.fate != Fate::Refused).ok_or(Wrong::Phantom)?;
-            replaced |= write.ended >= newest;
+            let number = head.map(u64::from_be_bytes);
+            let write = number.and_then(|number| writes.get(number as usize));
+            let told = || write.map_or_else(|| format!("{number:?}"), |write| write.told(number));
+            match write.filter(|write| write.key == key && write.fate != Fate::Refused) {
+                Some(write) => replaced |= write.ended >= newest,
+                None => return Err(Wrong::Phantom(told())),
+            }
+            found.push(told());
         }
-        if replaced { Ok(()) } else { Err(Wrong::Lost) }
+        if replaced {
+            return Ok(());
+        }
+        let is_missing = |write: &&Write| write.key == key && write.began == newest;
+        let missing = writes.iter().find(is_missing).map(|write| write.told(None));
+        Err(Wrong::Lost { missing: missing.unwrap_or_default(), found: found.join(", ") })
     }
 
     fn now(&self) -> Time {
@@ -156,8 +181,9 @@ mod tests {
         assert_eq!(judged(&ledger, &[&Ledger::value(slow, 20)]), Ok(()), "it ended later");
         assert_eq!(judged(&ledger, &[&doubtful]), Ok(()), "it may take effect at any time");
         assert_eq!(judged(&ledger, &[&old, &new]), Ok(()), "siblings are not judged here");
-        assert_eq!(judged(&ledger, &[&old]), Err(Wrong::Lost));
-        assert_eq!(judged(&ledger, &[]), Err(Wrong::Lost));
+        for lost in [judged(&ledger, &[&old]), judged(&ledger, &[])] {
+            assert!(matches!(lost, Err(Wrong::Lost { .. })), "{lost:?}");
+        }
     }
 
     #[test]
@@ -167,7 +193,8 @@ mod tests {
         let refused = written(&ledger, Fate::Refused);
         let foreign = Ledger::value(ledger.begin(8).unwrap(), 20);
         for wrong in [refused, foreign, Ledger::value(99, 20), Bytes::from_static(b"short")] {
-            assert_eq!(judged(&ledger, &[&good, &wrong]), Err(Wrong::Phantom), "{wrong:?}");
+            let judged = judged(&ledger, &[&good, &wrong]);
+            assert!(matches!(judged, Err(Wrong::Phantom(_))), "{wrong:?}: {judged:?}");
         }
     }
 

@@ -16,7 +16,7 @@ use triad_client::{Client, Level};
 use triad_tests::dice::Dice;
 
 use crate::keys::Keys;
-use crate::ledger::{Fate, Ledger, Wrong};
+use crate::ledger::{Fate, Ledger};
 use crate::recorder::{Failure, Kind, Recorder, Report};
 
 /// Nothing runs longer than this in one phase.
@@ -307,10 +307,7 @@ impl Shared {
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         };
-        Ok(match self.ledger.judge(key, newest, &values) {
-            Ok(()) => None,
-            Err(Wrong::Lost) => Some(format!("{name}: an acknowledged write is lost")),
-            Err(Wrong::Phantom) => Some(format!("{name}: holds what was refused or never written")),
-        })
+        let judged = self.ledger.judge(key, newest, &values);
+        Ok(judged.err().map(|wrong| format!("{name}: {wrong}")))
     }
 }

@@ -228,11 +228,13 @@ impl Report {
         (0..seconds).map(|second| (0..SECOND).map(|n| slot(second * SECOND + n)).sum()).collect()
     }
 
-    /// How long after its beginning the phase reached so many successes in a second; none if it never did.
-    pub fn reached(&self, wanted: f64) -> Option<Duration> {
-        let windows = self.slots.windows(SECOND);
-        let good = windows.map(|window| window.iter().map(|slot| slot.ok).sum::<u64>() as f64);
-        let first = good.enumerate().find(|(_, ok)| *ok >= wanted)?.0;
+    /// How long after its beginning the phase reached so many successes in each of so many seconds in a row; none if
+    /// it never did.
+    pub fn reached(&self, wanted: f64, in_a_row: usize) -> Option<Duration> {
+        let good =
+            |second: &[Slot]| second.iter().map(|slot| slot.ok).sum::<u64>() as f64 >= wanted;
+        let mut windows = self.slots.windows(SECOND * in_a_row.max(1));
+        let first = windows.position(|window| window.chunks_exact(SECOND).all(good))?;
         Some(SLOT * u32::try_from(first).unwrap_or(u32::MAX))
     }
 }
@@ -329,10 +331,21 @@ mod tests {
         slots.extend([10; 15]);
         let report = report(&slots);
         assert_eq!(report.goodput(), [30, 100]);
-        assert_eq!(report.reached(100.0), Some(Duration::from_millis(700)));
-        assert_eq!(report.reached(95.0), Some(Duration::from_millis(700)));
-        assert_eq!(report.reached(90.0), Some(Duration::from_millis(600)));
-        assert_eq!(report.reached(101.0), None);
+        assert_eq!(report.reached(100.0, 1), Some(Duration::from_millis(700)));
+        assert_eq!(report.reached(95.0, 1), Some(Duration::from_millis(700)));
+        assert_eq!(report.reached(90.0, 1), Some(Duration::from_millis(600)));
+        assert_eq!(report.reached(101.0, 1), None);
+    }
+
+    #[test]
+    fn one_good_second_is_no_recovery() {
+        let mut slots = vec![10; 12];
+        slots.extend([0; 10]);
+        slots.extend([10; 30]);
+        let report = report(&slots);
+        assert_eq!(report.reached(100.0, 1), Some(Duration::ZERO));
+        assert_eq!(report.reached(100.0, 3), Some(Duration::from_millis(2_200)));
+        assert_eq!(report.reached(100.0, 4), None);
     }
 
     #[test]
