@@ -4,7 +4,11 @@
 //! can hold are in `Cargo.toml` and the `clippy.toml` files; what is here is what clippy cannot see.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks")]
 
+mod fuzz;
+mod models;
+mod powercut;
 mod rules;
+mod sim;
 mod soak;
 mod source;
 mod tree;
@@ -20,7 +24,11 @@ usage: cargo xtask <command>
 
   tidy    house rules: sizes, forbidden words, pure cores, dead files, documents that point nowhere
   ci      everything CI checks, by the same script (.ci/run)
+  models  every case of the models, every mutant: [--wide], see xtask/src/models.rs
+  sim     simulated clusters under faults: [--seeds N] [--seed FIRST] [--trace] [--log FILTER]
   soak    the long stories in full: [--minutes N] [--story NAME] [--seed N], see xtask/src/soak.rs
+  powercut  power cuts under a loaded store, every engine: [--cuts N] [--engine NAME] [--mode strict|random|both] [--seed N]
+  fuzz    hostile bytes and messages, with ever other seeds: [--minutes N] [--seed N], see xtask/src/fuzz.rs
 ";
 
 fn main() -> ExitCode {
@@ -28,6 +36,10 @@ fn main() -> ExitCode {
     let result = match command.as_str() {
         "tidy" => tidy(),
         "ci" => ci(),
+        "models" => models::run(&std::env::args().skip(2).collect::<Vec<_>>()),
+        "sim" => sim::run(&std::env::args().skip(2).collect::<Vec<_>>()),
+        "powercut" => powercut::run(&std::env::args().skip(2).collect::<Vec<_>>()),
+        "fuzz" => fuzz::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         "soak" => soak::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");

@@ -2,6 +2,7 @@
 
 mod documents;
 mod modules;
+mod platform;
 mod purity;
 mod size;
 mod words;
@@ -41,6 +42,7 @@ pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
     findings.extend(size::check(tree, &modules));
     findings.extend(words::check(tree));
     findings.extend(purity::check(tree, &modules));
+    findings.extend(platform::check(tree, &modules));
     findings.extend(documents::check(tree));
     findings.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
     findings

@@ -1,0 +1,101 @@
+//! `cargo xtask fuzz`: what the tests do once with hostile bytes and messages, done again and again with other seeds.
+//!
+//! Rounds of two halves: every decoder on mutated bytes (`PROPTEST_RNG_SEED`, `PROPTEST_CASES`), then every method of running
+//! nodes (`SOAK_SEED`, `SOAK_SECONDS`). Each round tells its seed; `--seed` repeats one. The first failure ends it.
+
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::tree;
+
+/// How long it goes on, unless it is told.
+const MINUTES: u64 = 10;
+/// Inputs of each decoder in one round.
+const CASES: u32 = 20_000;
+/// How long each story of a round bombards its nodes.
+const STORY_SECONDS: u64 = 60;
+/// What the tests of decoders are named after.
+const DECODERS: &str = "hostile";
+
+/// What was asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted {
+    minutes: u64,
+    seed: Option<u64>,
+}
+
+pub(crate) fn run(options: &[String]) -> Result<()> {
+    let wanted = parse(options)?;
+    let end = Instant::now() + Duration::from_secs(wanted.minutes * 60);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut seed = wanted.seed.unwrap_or(since.as_secs());
+    loop {
+        println!("fuzz: seed {seed}");
+        one_round(seed).with_context(|| format!("seed {seed}"))?;
+        if Instant::now() >= end || wanted.seed.is_some() {
+            return Ok(());
+        }
+        seed = seed.wrapping_add(1);
+    }
+}
+
+fn one_round(seed: u64) -> Result<()> {
+    // Not `-p`: cargo would choose other features and build anew.
+    let mut decoders = cargo(&["test", "--workspace", "--locked", "--lib", "--bins", DECODERS]);
+    decoders.env("PROPTEST_RNG_SEED", seed.to_string()).env("PROPTEST_CASES", CASES.to_string());
+    succeed(decoders)?;
+    let story = ["test", "--workspace", "--locked", "--test", "hostile", "--", "--nocapture"];
+    let mut story = cargo(&story);
+    story.arg("--test-threads=1").env("SOAK_SEED", seed.to_string());
+    story.env("SOAK_SECONDS", STORY_SECONDS.to_string());
+    succeed(story)
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(arguments).current_dir(tree::root());
+    cargo
+}
+
+fn succeed(mut command: Command) -> Result<()> {
+    let status = command.status().context("cargo starts")?;
+    ensure!(status.success(), "failed: {command:?}");
+    Ok(())
+}
+
+fn parse(options: &[String]) -> Result<Wanted> {
+    let mut wanted = Wanted { minutes: MINUTES, seed: None };
+    for pair in options.chunks(2) {
+        let [name, value] = pair else {
+            bail!("{} lacks its value", pair[0]);
+        };
+        let number = || value.parse().with_context(|| format!("{name} {value}: not a number"));
+        match name.as_str() {
+            "--minutes" => wanted.minutes = number()?,
+            "--seed" => wanted.seed = Some(number()?),
+            _ => bail!("unknown option `{name}`: --minutes and --seed are known"),
+        }
+    }
+    Ok(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Wanted> {
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn options_have_values_that_fit() {
+        assert_eq!(parsed("").unwrap(), Wanted { minutes: MINUTES, seed: None });
+        let both = Wanted { minutes: 3, seed: Some(7) };
+        assert_eq!(parsed("--minutes 3 --seed 7").unwrap(), both);
+        for wrong in ["--minutes", "--minutes long", "--story soak"] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
+}
