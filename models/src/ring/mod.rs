@@ -1,9 +1,9 @@
-//! Ring maintenance on messages, checked on the production [`RingNode`]: joins, crashes, restarts,
+//! Ring maintenance on messages, checked on the production `RingNode`: joins, crashes, restarts,
 //! leaves, lost and late messages, busy answers, two rings that meet.
 //!
-//! A [`World`] is a few nodes and the letters between them. Letters arrive in any order, at any time
+//! A world is a few nodes and the letters between them. Letters arrive in any order, at any time
 //! or never; a question may be given up before its answer comes; a node that died is declared failed
-//! to each other one at some time of its own. What a [`Scenario`] bounds is how often each kind of
+//! to each other one at some time of its own. What a scenario bounds is how often each kind of
 //! event happens, which makes its states finite, and all of them are visited.
 //!
 //! Two rules of Zave's paper are its operating assumptions and are ours: a node fails only when every
