@@ -31,6 +31,9 @@ const TESTING_IMAGE_VARIABLE: &str = "TRIAD_TESTING_IMAGE";
 /// `1`: a missing Docker is a failure.
 const REQUIRE_VARIABLE: &str = "TRIAD_REQUIRE_DOCKER";
 
+/// How the names of compose projects begin; the number of the test's process follows.
+const PROJECT: &str = "triad-test";
+
 /// How many lines of each node's log a failing test prints.
 const LOG_LINES: &str = "60";
 
@@ -50,6 +53,8 @@ pub struct Cluster {
     image: String,
     /// Service → host port of its client address.
     ports: BTreeMap<String, u16>,
+    /// What else the compose file is told.
+    environment: BTreeMap<String, String>,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -60,6 +65,19 @@ impl Cluster {
     /// # Panics
     /// When Docker is required and not there.
     pub fn up(file: &str, nodes: usize) -> Result<Option<Self>> {
+        Self::up_as(PROJECT, file, nodes, BTreeMap::new())
+    }
+
+    /// The same as a project whose name begins with this, and with more variables for the compose file.
+    ///
+    /// # Panics
+    /// When Docker is required and not there.
+    pub fn up_as(
+        project: &str,
+        file: &str,
+        nodes: usize,
+        environment: BTreeMap<String, String>,
+    ) -> Result<Option<Self>> {
         if !is_docker_there() {
             return Ok(None);
         }
@@ -67,9 +85,10 @@ impl Cluster {
         let number = PROJECTS.fetch_add(1, Ordering::Relaxed);
         let cluster = Self {
             file: root().join(file),
-            project: format!("triad-test-{}-{number}", std::process::id()),
+            project: format!("{project}-{}-{number}", std::process::id()),
             image: image()?,
             ports: free_ports(nodes)?,
+            environment,
             _alone: alone,
         };
         cluster.compose(&["up", "-d", "--no-build"])?;
@@ -191,8 +210,34 @@ impl Cluster {
         docker(&arguments).map(drop)
     }
 
+    /// The name of its compose project.
+    pub fn project(&self) -> &str {
+        &self.project
+    }
+
+    /// Takes a node's container away at once, running or not, and leaves its volume.
+    pub fn remove(&self, node: usize) -> Result<()> {
+        self.on(&["rm", "--force"], node)
+    }
+
+    /// Makes a node's container anew, with the volume that there is, or else with an empty one.
+    pub fn make(&self, node: usize) -> Result<()> {
+        self.compose(&["up", "-d", "--no-build", "--no-deps", &service(node)]).map(drop)
+    }
+
+    /// SIGTERM, and a new start once the node has ended.
+    pub fn restart(&self, node: usize) -> Result<()> {
+        self.on(&["restart"], node)
+    }
+
+    /// What `docker inspect` says of a node's container by this template.
+    pub fn inspect(&self, node: usize, template: &str) -> Result<String> {
+        let said = docker(&["inspect", "--format", template, &self.container(node)?])?;
+        Ok(said.trim().to_owned())
+    }
+
     /// Compose v1 and v2 name containers differently, but label them alike.
-    fn container(&self, node: usize) -> Result<String> {
+    pub(crate) fn container(&self, node: usize) -> Result<String> {
         let project = format!("label=com.docker.compose.project={}", self.project);
         let service = format!("label=com.docker.compose.service={}", service(node));
         let found =
@@ -210,6 +255,7 @@ impl Cluster {
             .args(["--project-name", &self.project])
             .args(arguments);
         command.current_dir(root()).env(IMAGE_VARIABLE, &self.image);
+        command.envs(&self.environment);
         for (name, port) in &self.ports {
             command.env(format!("{}_PORT", name.to_uppercase()), port.to_string());
         }
@@ -268,7 +314,7 @@ impl Drop for Alone {
 }
 
 /// False, and a line on stderr, when Docker is not there and not required.
-fn is_docker_there() -> bool {
+pub(crate) fn is_docker_there() -> bool {
     let wanted = docker_wanted();
     if let Err(reason) = &wanted {
         // Past the test harness's capture: a skipped test must not look like a passed one.
@@ -327,13 +373,15 @@ fn compose_command() -> Result<Command> {
     bail!("neither `docker-compose` nor `docker compose` answers")
 }
 
-fn docker(arguments: &[&str]) -> Result<String> {
+/// Runs `docker` with these arguments, and answers what it says.
+pub(crate) fn docker(arguments: &[&str]) -> Result<String> {
     let mut command = Command::new("docker");
     command.args(arguments);
     run(command)
 }
 
-fn run(mut command: Command) -> Result<String> {
+/// Runs a command to its end, and answers what it says.
+pub(crate) fn run(mut command: Command) -> Result<String> {
     let output = command.output().with_context(|| format!("{command:?} starts"))?;
     if !output.status.success() {
         bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
@@ -341,7 +389,8 @@ fn run(mut command: Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn service(node: usize) -> String {
+/// The name of a node, counted from 1.
+pub(crate) fn service(node: usize) -> String {
     format!("node{node}")
 }
 
@@ -354,7 +403,8 @@ fn free_ports(nodes: usize) -> Result<BTreeMap<String, u16>> {
     held.iter().map(|(name, listener)| Ok((name.clone(), listener.local_addr()?.port()))).collect()
 }
 
-fn root() -> &'static Path {
+/// The repository's root.
+pub(crate) fn root() -> &'static Path {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.parent().unwrap_or(own)
 }

@@ -17,11 +17,15 @@ pub struct Dice {
 impl Dice {
     /// From `SOAK_SEED`, else from the clock.
     pub fn new() -> Self {
+        Self::asked_for("SOAK_SEED")
+    }
+
+    /// From this variable, else from the clock.
+    pub fn asked_for(variable: &str) -> Self {
         let fresh = || {
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_millis() as u64)
         };
-        let seed = number("SOAK_SEED").unwrap_or_else(fresh);
-        Self::seeded(seed)
+        Self::seeded(number(variable).unwrap_or_else(fresh))
     }
 
     /// From this seed.
@@ -65,6 +69,7 @@ pub fn length(seconds: u64) -> Duration {
     Duration::from_secs(number("SOAK_SECONDS").unwrap_or(seconds))
 }
 
-fn number(variable: &str) -> Option<u64> {
+/// The number that a variable holds, if it holds one.
+pub fn number(variable: &str) -> Option<u64> {
     env::var(variable).ok()?.parse().ok()
 }

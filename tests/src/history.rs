@@ -19,6 +19,7 @@ pub const RULES: Rules = Rules { grace: 0, monotonic_reads: false, configuration
 /// All that clients of a test asked.
 #[derive(Debug)]
 pub struct History {
+    rules: Rules,
     recorder: Recorder,
     began: Instant,
     values: AtomicU64,
@@ -43,7 +44,7 @@ pub struct Read<'a> {
 
 impl Default for History {
     fn default() -> Self {
-        Self { recorder: Recorder::new(), began: Instant::now(), values: AtomicU64::new(0) }
+        Self::judged_by(RULES)
     }
 }
 
@@ -51,6 +52,12 @@ impl History {
     /// Nothing asked yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Nothing asked yet; to be judged by these rules.
+    pub fn judged_by(rules: Rules) -> Self {
+        let (recorder, values) = (Recorder::new(), AtomicU64::new(0));
+        Self { rules, recorder, began: Instant::now(), values }
     }
 
     /// Notes that a put begins; [`Write::value`] is what to write.
@@ -101,7 +108,7 @@ impl History {
 
     /// What all checkers find in all that was recorded.
     pub fn problems(&self) -> Vec<String> {
-        match check(&self.recorder.history(), &RULES) {
+        match check(&self.recorder.history(), &self.rules) {
             Ok(report) => report.violations.iter().map(ToString::to_string).collect(),
             Err(mistake) => vec![format!("recorded wrongly: {mistake}")],
         }
@@ -186,7 +193,7 @@ impl Read<'_> {
         let values = values.into_iter().map(text).collect();
         let Self { history, id } = self;
         history.recorder.end(history.now(), id, Outcome::Returned(values));
-        history.recorder.judge(id, &RULES).into_iter().next().map_or(Ok(()), Err)
+        history.recorder.judge(id, &history.rules).into_iter().next().map_or(Ok(()), Err)
     }
 }
 

@@ -2,6 +2,7 @@
 //! against what was promised.
 //!
 //! - [`processes`]: starts, kills and restarts nodes.
+//! - [`chaos`]: whatever can happen to a cluster of containers.
 //! - [`commands`]: runs the command line.
 //! - [`containers`]: the same with whole clusters in Docker.
 //! - [`convergence`]: whether a cluster has come to rest, and all members hold the same.
@@ -20,6 +21,7 @@
 #![allow(clippy::panic, clippy::print_stderr)]
 
 pub mod binary;
+pub mod chaos;
 pub mod commands;
 pub mod containers;
 pub mod convergence;

@@ -250,8 +250,8 @@ pub fn client_of<E: Into<String>>(endpoints: impl IntoIterator<Item = E>) -> Cli
         .expect("the harness makes well-formed addresses")
 }
 
-/// Err says what is still missing.
-async fn is_settled(client: &Client, count: usize) -> Result<(), String> {
+/// Whether so many nodes are alive and every shard is where it belongs; Err says what is still missing.
+pub(crate) async fn is_settled(client: &Client, count: usize) -> Result<(), String> {
     let cluster = client.cluster().deadline(Duration::from_secs(5));
     let status = cluster.status().await.map_err(|error| error.to_string())?;
     let nodes = status.nodes.unwrap_or_default();

@@ -4,6 +4,7 @@
 //! can hold are in `Cargo.toml` and the `clippy.toml` files; what is here is what clippy cannot see.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks")]
 
+mod chaos;
 mod fuzz;
 mod models;
 mod powercut;
@@ -27,6 +28,7 @@ usage: cargo xtask <command>
   models  every case of the models, every mutant: [--wide], see xtask/src/models.rs
   sim     simulated clusters under faults: [--seeds N] [--seed FIRST] [--trace] [--log FILTER]
   soak    the long stories in full: [--minutes N] [--story NAME] [--seed N], see xtask/src/soak.rs
+  chaos   containers under every kind of fault: [--seconds N] [--seed N], see xtask/src/chaos.rs
   powercut  power cuts under a loaded store, every engine: [--cuts N] [--engine NAME] [--mode strict|random|both] [--seed N]
   fuzz    hostile bytes and messages, with ever other seeds: [--minutes N] [--seed N], see xtask/src/fuzz.rs
 ";
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         "sim" => sim::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         "powercut" => powercut::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         "fuzz" => fuzz::run(&std::env::args().skip(2).collect::<Vec<_>>()),
+        "chaos" => chaos::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         "soak" => soak::run(&std::env::args().skip(2).collect::<Vec<_>>()),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
