@@ -3,11 +3,9 @@
 //! The test of CI runs, told by `CHAOS_SECONDS` to do everything, and by `CHAOS_SEED` which choices to repeat. It ends
 //! with a line of figures; a failing run says where it keeps its history, its logs and a picture.
 
-use std::process::Command;
+use anyhow::Result;
 
-use anyhow::{Context, Result, bail, ensure};
-
-use crate::tree;
+use crate::cargo::{each_option, number, succeed, tests};
 
 /// How long faults go on, unless it is told: enough for each kind, more than once.
 const SECONDS: u64 = 300;
@@ -21,32 +19,24 @@ struct Wanted {
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let wanted = parse(arguments)?;
-    let mut cargo = Command::new(env!("CARGO"));
-    // Not `-p triad-tests`: cargo would choose other features and build anew.
-    cargo.args(["test", "--workspace", "--locked", "--test", "chaos", "--", "--nocapture"]);
-    cargo.current_dir(tree::root()).env("TRIAD_REQUIRE_DOCKER", "1");
-    cargo.env("CHAOS_SECONDS", wanted.seconds.to_string());
+    let mut cargo = tests(&["chaos"], &[]);
+    cargo.env("TRIAD_REQUIRE_DOCKER", "1").env("CHAOS_SECONDS", wanted.seconds.to_string());
     if let Some(seed) = wanted.seed {
         cargo.env("CHAOS_SEED", seed.to_string());
     }
-    let status = cargo.status().context("cargo starts")?;
-    ensure!(status.success(), "chaos failed");
-    Ok(())
+    succeed(cargo)
 }
 
 fn parse(arguments: &[String]) -> Result<Wanted> {
     let mut wanted = Wanted { seconds: SECONDS, seed: None };
-    for pair in arguments.chunks(2) {
-        let [name, value] = pair else {
-            bail!("{} lacks its value", pair[0]);
-        };
-        let number = || value.parse().with_context(|| format!("{name} {value}: not a number"));
-        match name.as_str() {
-            "--seconds" => wanted.seconds = number()?,
-            "--seed" => wanted.seed = Some(number()?),
-            _ => bail!("unknown option `{name}`: --seconds and --seed are known"),
+    each_option(arguments, "--seconds and --seed", |name, value| {
+        match name {
+            "--seconds" => wanted.seconds = number(name, value)?,
+            "--seed" => wanted.seed = Some(number(name, value)?),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     Ok(wanted)
 }
 

@@ -3,12 +3,11 @@
 //! Rounds of two halves: every decoder on mutated bytes (`PROPTEST_RNG_SEED`, `PROPTEST_CASES`), then every method of running
 //! nodes (`SOAK_SEED`, `SOAK_SECONDS`). Each round tells its seed; `--seed` repeats one. The first failure ends it.
 
-use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 
-use crate::tree;
+use crate::cargo::{cargo, each_option, number, succeed, tests};
 
 /// How long it goes on, unless it is told.
 const MINUTES: u64 = 10;
@@ -42,42 +41,25 @@ pub(crate) fn run(options: &[String]) -> Result<()> {
 }
 
 fn one_round(seed: u64) -> Result<()> {
-    // Not `-p`: cargo would choose other features and build anew.
     let mut decoders = cargo(&["test", "--workspace", "--locked", "--lib", "--bins", DECODERS]);
     decoders.env("PROPTEST_RNG_SEED", seed.to_string()).env("PROPTEST_CASES", CASES.to_string());
     succeed(decoders)?;
-    let story = ["test", "--workspace", "--locked", "--test", "hostile", "--", "--nocapture"];
-    let mut story = cargo(&story);
+    let mut story = tests(&["hostile"], &[]);
     story.arg("--test-threads=1").env("SOAK_SEED", seed.to_string());
     story.env("SOAK_SECONDS", STORY_SECONDS.to_string());
     succeed(story)
 }
 
-fn cargo(arguments: &[&str]) -> Command {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(arguments).current_dir(tree::root());
-    cargo
-}
-
-fn succeed(mut command: Command) -> Result<()> {
-    let status = command.status().context("cargo starts")?;
-    ensure!(status.success(), "failed: {command:?}");
-    Ok(())
-}
-
 fn parse(options: &[String]) -> Result<Wanted> {
     let mut wanted = Wanted { minutes: MINUTES, seed: None };
-    for pair in options.chunks(2) {
-        let [name, value] = pair else {
-            bail!("{} lacks its value", pair[0]);
-        };
-        let number = || value.parse().with_context(|| format!("{name} {value}: not a number"));
-        match name.as_str() {
-            "--minutes" => wanted.minutes = number()?,
-            "--seed" => wanted.seed = Some(number()?),
-            _ => bail!("unknown option `{name}`: --minutes and --seed are known"),
+    each_option(options, "--minutes and --seed", |name, value| {
+        match name {
+            "--minutes" => wanted.minutes = number(name, value)?,
+            "--seed" => wanted.seed = Some(number(name, value)?),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     Ok(wanted)
 }
 

@@ -4,6 +4,7 @@
 //! can hold are in `Cargo.toml` and the `clippy.toml` files; what is here is what clippy cannot see.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks")]
 
+mod cargo;
 mod chaos;
 mod fuzz;
 mod models;
@@ -16,7 +17,7 @@ mod tree;
 
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::tree::Tree;
 
@@ -34,16 +35,18 @@ usage: cargo xtask <command>
 ";
 
 fn main() -> ExitCode {
-    let command = std::env::args().nth(1).unwrap_or_default();
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().unwrap_or_default();
+    let options: Vec<_> = arguments.collect();
     let result = match command.as_str() {
         "tidy" => tidy(),
         "ci" => ci(),
-        "models" => models::run(&std::env::args().skip(2).collect::<Vec<_>>()),
-        "sim" => sim::run(&std::env::args().skip(2).collect::<Vec<_>>()),
-        "powercut" => powercut::run(&std::env::args().skip(2).collect::<Vec<_>>()),
-        "fuzz" => fuzz::run(&std::env::args().skip(2).collect::<Vec<_>>()),
-        "chaos" => chaos::run(&std::env::args().skip(2).collect::<Vec<_>>()),
-        "soak" => soak::run(&std::env::args().skip(2).collect::<Vec<_>>()),
+        "models" => models::run(&options),
+        "sim" => sim::run(&options),
+        "powercut" => powercut::run(&options),
+        "fuzz" => fuzz::run(&options),
+        "chaos" => chaos::run(&options),
+        "soak" => soak::run(&options),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             Ok(())
@@ -76,13 +79,7 @@ fn tidy() -> Result<()> {
 }
 
 fn ci() -> Result<()> {
-    let status = Command::new("bash")
-        .arg(".ci/run")
-        .current_dir(tree::root())
-        .status()
-        .context("bash starts .ci/run")?;
-    if !status.success() {
-        bail!("CI failed: {status}");
-    }
-    Ok(())
+    let mut script = Command::new("bash");
+    script.arg(".ci/run").current_dir(tree::root());
+    cargo::succeed(script)
 }

@@ -3,12 +3,12 @@
 //! The same tests run as in CI; `--wide` adds the cases whose bounds take too long for that.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::tree;
+use crate::cargo::tests;
 
 /// What the two tests of the crate `models` told, line by line.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -48,11 +48,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         other => bail!("unknown option `{}`: --wide is known", other.join(" ")),
     };
     let begun = Instant::now();
-    let mut cargo = Command::new(env!("CARGO"));
-    // Not `-p triad-models`: cargo would choose other features and build anew.
-    cargo.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
-    cargo.args(["--test", "models", "--test", "mutants", "--", "--nocapture"]);
-    cargo.current_dir(tree::root()).stdout(Stdio::piped());
+    let mut cargo = tests(&["models", "mutants"], &["--no-fail-fast"]);
+    cargo.stdout(Stdio::piped());
     if wide {
         cargo.env("TRIAD_MODELS_WIDE", "1");
     }

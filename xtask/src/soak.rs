@@ -3,11 +3,9 @@
 //! The same test programs run, one story after the other, told by `SOAK_SECONDS` how long to go on
 //! and by `SOAK_SEED` which choices to repeat.
 
-use std::process::Command;
+use anyhow::{Result, ensure};
 
-use anyhow::{Context, Result, bail, ensure};
-
-use crate::tree;
+use crate::cargo::{each_option, number, succeed, tests};
 
 /// The test programs whose stories have a length.
 const STORIES: [&str; 3] = ["soak", "halves", "wipes"];
@@ -30,41 +28,37 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             continue;
         }
         println!("soak: {story} for {} min", wanted.minutes);
-        let mut cargo = Command::new(env!("CARGO"));
-        // Not `-p triad-tests`: cargo would choose other features and build anew.
-        cargo.args(["test", "--workspace", "--locked", "--test", story, "--", "--nocapture"]);
-        cargo.arg("--test-threads=1").current_dir(tree::root());
-        cargo.env("SOAK_SECONDS", (wanted.minutes * 60).to_string());
+        let mut cargo = tests(&[story], &[]);
+        cargo.arg("--test-threads=1").env("SOAK_SECONDS", (wanted.minutes * 60).to_string());
         if let Some(seed) = wanted.seed {
             cargo.env("SOAK_SEED", seed.to_string());
         }
-        let status = cargo.status().context("cargo starts")?;
-        if !status.success() {
-            failed.push(story);
+        if let Err(error) = succeed(cargo) {
+            failed.push(format!("{story}: {error:#}"));
         }
     }
-    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    ensure!(failed.is_empty(), "{}", failed.join("\n"));
     Ok(())
 }
 
 fn parse(arguments: &[String]) -> Result<Wanted> {
     let mut wanted = Wanted { minutes: MINUTES, story: None, seed: None };
-    for pair in arguments.chunks(2) {
-        let [name, value] = pair else {
-            bail!("{} lacks its value", pair[0]);
-        };
-        let number = || value.parse().with_context(|| format!("{name} {value}: not a number"));
-        match name.as_str() {
-            "--minutes" => wanted.minutes = number()?,
-            "--seed" => wanted.seed = Some(number()?),
+    each_option(arguments, "--minutes, --story and --seed", |name, value| {
+        match name {
+            "--minutes" => wanted.minutes = number(name, value)?,
+            "--seed" => wanted.seed = Some(number(name, value)?),
             "--story" => {
-                let known = STORIES.contains(&value.as_str());
-                ensure!(known, "no story `{value}`: they are {}", STORIES.join(", "));
-                wanted.story = Some(value.clone());
+                ensure!(
+                    STORIES.contains(&value),
+                    "no story `{value}`: they are {}",
+                    STORIES.join(", ")
+                );
+                wanted.story = Some(value.to_owned());
             }
-            _ => bail!("unknown option `{name}`: --minutes, --story and --seed are known"),
+            _ => return Ok(false),
         }
-    }
+        Ok(true)
+    })?;
     Ok(wanted)
 }
 
