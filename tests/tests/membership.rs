@@ -7,8 +7,11 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use triad_proto::v1::cluster_service_client::ClusterServiceClient;
+use triad_proto::v1::{Operation, OperationState, WatchOperationRequest};
 use triad_tests::history::History;
 use triad_tests::processes::{Cluster, Node, Ran, Settings, run};
+use triad_tests::raw::channel;
 use triad_tests::wait::until;
 use triad_tests::workload::{Workload, fill, read_all};
 
@@ -132,6 +135,18 @@ fn done(node: &Node, id: &str) {
     );
 }
 
+/// All that `WatchOperation` tells until the operation has ended.
+async fn watch(address: String, id: String) -> Vec<Operation> {
+    let mut cluster = ClusterServiceClient::new(channel(&address).await);
+    let request = WatchOperationRequest { id };
+    let mut looks = cluster.watch_operation(request).await.expect("it is known").into_inner();
+    let mut told = Vec::new();
+    while let Some(look) = looks.message().await.expect("the node lives on") {
+        told.push(look.operation.expect("a look is at an operation"));
+    }
+    told
+}
+
 /// How many nodes the cluster counts, and how many of them are down.
 async fn counted(cluster: &Cluster) -> (u32, u32) {
     let status = cluster.client().cluster().status().await;
@@ -216,9 +231,17 @@ async fn a_decommission_is_refused_planned_taken_back_and_survives_the_leaver() 
     cluster.settled_within(3, CHANGE).await;
 
     let id = begun(&first(&cluster, &few));
+    let watched = tokio::spawn(watch(cluster.nodes()[1].client_address(), id.clone()));
     cluster.node(2).kill();
     cluster.node(2).start();
     done(&cluster.nodes()[1], &id);
+    let looks = watched.await.expect("the watch ends");
+    let last = looks.last().expect("there is always a first look");
+    assert_eq!(last.state(), OperationState::Done, "{looks:?}");
+    assert!(
+        looks.iter().rev().skip(1).all(|look| look.state() == OperationState::Running),
+        "{looks:?}"
+    );
     cluster.node(2).kill();
     whole(&cluster, 2).await;
     everything_reads_back(&cluster, &history, "with two nodes left").await;
@@ -247,7 +270,12 @@ async fn a_node_that_is_down_is_taken_out_for_ever() {
     fill(&cluster.client(), &history, KEYS, AT_ONCE).await;
     cluster.node(3).kill();
     is_seen_down(&cluster).await;
-    let id = begun(&at(&cluster.nodes()[0], &["node", "decommission", "node4", "-o", "json"]));
+    // Named as the list of nodes shows it.
+    let listed = at(&cluster.nodes()[0], &["node", "ls"]).stdout;
+    let row = listed.lines().find(|line| line.split_whitespace().any(|cell| cell == "node4"));
+    let is_id = |cell: &&str| cell.len() == 8 && cell.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let dead = row.and_then(|row| row.split_whitespace().find(is_id)).expect("it is listed");
+    let id = begun(&at(&cluster.nodes()[0], &["node", "decommission", dead, "-o", "json"]));
     done(&cluster.nodes()[1], &id);
     whole(&cluster, 3).await;
     assert_eq!(counted(&cluster).await, (3, 0));

@@ -10,11 +10,10 @@
 
 use std::sync::Arc;
 
-use triad_replica::configuration::Configuration;
 use triad_replica::context::Context;
-use triad_replica::record::{Basis, Record, Updated};
+use triad_replica::record::{Basis, Updated};
 
-use super::error::{Progress, RequestError};
+use super::error::RequestError;
 use super::put::{Mint, may_mint_soon, mint, replicate};
 use super::repeat::ask;
 use super::{Outcome, Pauses, Write};
@@ -32,25 +31,15 @@ pub(super) async fn again(
     outcome: Outcome,
     deadline: Deadline,
 ) -> Result<(Updated, Outcome), RequestError> {
-    let in_doubt = |outcome: Outcome| {
-        RequestError::WriteInDoubt(Progress {
-            level: outcome.level,
-            needed: outcome.needed,
-            acknowledged: outcome.acknowledged,
-            replicas: outcome.replicas,
-            shard: outcome.shard,
-            epoch: Some(outcome.epoch),
-        })
-    };
     let basis = Basis::OverwriteAgain { first: first.clone(), uncovered: uncovered.clone() };
     let Ok(Mint::Here(configuration, minted)) = mint(node, write, basis, true, deadline).await
     else {
-        return Err(in_doubt(outcome));
+        return Err(outcome.in_doubt());
     };
     let Minted { record, updated, durable } = minted;
     if updated.dot.is_some() && updated.dot == first.dot {
         let settled = outlived(node, write, &first, &uncovered, deadline).await;
-        return settled.map(|outcome| (first, outcome)).ok_or_else(|| in_doubt(outcome));
+        return settled.map(|outcome| (first, outcome)).ok_or_else(|| outcome.in_doubt());
     }
     let (outcome, _) =
         replicate(node, write, configuration, record, &updated, Some(durable), deadline).await?;
@@ -72,7 +61,13 @@ async fn outlived(
         if !may_mint_soon(node, &configuration) {
             return None;
         }
-        let merged = majority(node, write, &configuration, deadline).await?;
+        // None: the epoch is over.
+        let seen = ask(node, write, None, &configuration, deadline).await.ok()?;
+        let merged = seen.map(|seen| {
+            let mut merged = seen.merged;
+            merged.settle();
+            merged
+        });
         if let Some(merged) = merged
             && first.dot.is_some_and(|dot| merged.context().covers(&dot))
             && !merged.siblings().keys().any(|dot| uncovered.covers(dot))
@@ -86,19 +81,4 @@ async fn outlived(
         pauses.pause(node, deadline).await;
     }
     None
-}
-
-/// What a majority holds, merged; Some(None) when the epoch is over.
-async fn majority(
-    node: &Arc<Node>,
-    write: &Write,
-    configuration: &Arc<Configuration>,
-    deadline: Deadline,
-) -> Option<Option<Record>> {
-    let seen = ask(node, write, None, configuration, deadline).await.ok()?;
-    Some(seen.map(|seen| {
-        let mut merged = seen.merged;
-        merged.settle();
-        merged
-    }))
 }

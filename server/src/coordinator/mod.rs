@@ -132,6 +132,20 @@ pub(crate) struct Outcome {
     pub(crate) configuration: Arc<Configuration>,
 }
 
+impl Outcome {
+    /// For a write that got so far and not to its end.
+    pub(crate) fn in_doubt(self) -> RequestError {
+        RequestError::WriteInDoubt(Progress {
+            level: self.level,
+            needed: self.needed,
+            acknowledged: self.acknowledged,
+            replicas: self.replicas,
+            shard: self.shard,
+            epoch: Some(self.epoch),
+        })
+    }
+}
+
 /// How an answer came about in an `any.` bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sloppy {

@@ -16,6 +16,9 @@ use crate::book::{Contact, NodeState};
 use crate::liveness::Liveness;
 use crate::node::Node;
 
+/// Fewer digits of an id are none that somebody has read off a list.
+const ID_DIGITS_MIN: usize = 4;
+
 type Begun = (v1::Operation, v1::Movement);
 
 /// Takes a node out: one that lives leaves, one that is down is sent away.
@@ -161,28 +164,36 @@ async fn given_away(node: &Arc<Node>, gone: NodeId) -> Result<(v1::Movement, u64
     Ok((movement, survey.held_by(gone)))
 }
 
-/// The contact that a person means: by id, or by a name that only one node has.
+/// The contact that a person means.
 fn find(node: &Node, name: &str) -> Result<Contact, OperationError> {
-    let all = node.book.all();
-    let by_id = name.parse::<NodeId>().ok().and_then(|id| node.book.get(id));
-    if let Some(contact) = by_id {
-        return Ok((*contact).clone());
+    choose(&node.book.all(), name).map(|contact| (**contact).clone())
+}
+
+/// By id, by a name that only one node has, or by how only one id begins.
+fn choose<'a>(all: &'a [Arc<Contact>], name: &str) -> Result<&'a Arc<Contact>, OperationError> {
+    let by_id = name.parse::<NodeId>().ok();
+    if let Some(one) = all.iter().find(|contact| Some(contact.node) == by_id) {
+        return Ok(one);
     }
-    let mut named: Vec<_> = all.iter().filter(|contact| contact.name == name).collect();
+    let mut meant: Vec<_> = all.iter().filter(|contact| contact.name == name).collect();
+    if meant.is_empty() && name.len() >= ID_DIGITS_MIN {
+        let digits = name.to_ascii_lowercase();
+        meant = all.iter().filter(|one| one.node.to_string().starts_with(&digits)).collect();
+    }
     // Names of the dead are given again: of two the one that is still in the cluster is meant.
-    if named.len() > 1 {
-        named.retain(|contact| contact.state != NodeState::Left);
+    if meant.len() > 1 {
+        meant.retain(|contact| contact.state != NodeState::Left);
     }
-    match named.as_slice() {
-        [one] => Ok((***one).clone()),
+    match meant.as_slice() {
+        [one] => Ok(one),
         [] => Err(OperationError::Unknown {
             what: "node",
             name: name.chars().take(64).collect(),
             try_this: "`triad node ls` lists the nodes",
         }),
         _ => Err(OperationError::BadRequest(format!(
-            "{} nodes are named `{name}`: name one by its id, see `triad node ls -o json`",
-            named.len()
+            "{} nodes are called `{name}`: name one by its whole id, see `triad node ls -o json`",
+            meant.len()
         ))),
     }
 }
@@ -220,5 +231,50 @@ pub(crate) async fn cancel(node: &Arc<Node>, id: &str) -> Result<v1::Operation, 
             let state = v1::OperationState::Cancelled.into();
             Ok(v1::Operation { state, kind: kind_of(id), eta: None, ..known })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::book::tests::contact;
+
+    #[test]
+    fn a_node_is_meant_by_id_by_name_or_by_how_its_id_begins() {
+        let mut named_like_an_id = contact(4, 1, NodeState::Active);
+        named_like_an_id.name = "0101".to_owned();
+        let mut twin = contact(5, 1, NodeState::Active);
+        twin.name = "node2".to_owned();
+        let left = contact(2, 1, NodeState::Left);
+        let all: Vec<_> = [
+            contact(1, 1, NodeState::Active),
+            left,
+            contact(3, 1, NodeState::Left),
+            named_like_an_id,
+            twin,
+        ]
+        .into_iter()
+        .map(Arc::new)
+        .collect();
+        let found = |name: &str| {
+            choose(&all, name).ok().map(|contact| contact.node.to_string()[..2].to_owned())
+        };
+        let whole = contact(1, 1, NodeState::Active).node.to_string();
+        assert_eq!(found(&whole).as_deref(), Some("01"));
+        assert_eq!(found("01010101").as_deref(), Some("01"));
+        assert_eq!(found("0101").as_deref(), Some("04"), "a name goes first");
+        assert_eq!(found("node2").as_deref(), Some("05"), "the one that is in the cluster");
+        assert_eq!(found("0303").as_deref(), Some("03"), "known, though it has left");
+        for unknown in ["", "010", "0606", "node", "01010101x"] {
+            assert_eq!(found(unknown), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn two_of_one_name_are_not_chosen_between() {
+        let mut twin = contact(2, 1, NodeState::Active);
+        twin.name = "node1".to_owned();
+        let all = [Arc::new(contact(1, 1, NodeState::Active)), Arc::new(twin)];
+        assert!(matches!(choose(&all, "node1"), Err(OperationError::BadRequest(_))));
     }
 }

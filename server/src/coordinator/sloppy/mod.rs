@@ -112,14 +112,7 @@ async fn again(
         hold(node, write, basis, &configuration).await.ok()
     };
     let Some(sent) = sent else {
-        return Err(RequestError::WriteInDoubt(Progress {
-            level: outcome.level,
-            needed: outcome.needed,
-            acknowledged: outcome.acknowledged,
-            replicas: outcome.replicas,
-            shard: outcome.shard,
-            epoch: Some(outcome.epoch),
-        }));
+        return Err(outcome.in_doubt());
     };
     let updated = sent.updated.clone();
     let (outcome, _) = Spread::run(node, write, sent, Vec::new(), deadline).await?;
