@@ -233,7 +233,7 @@ impl Fault {
         let namespace = fleet.namespace(node)?;
         let detail = match self {
             Self::CutPair => {
-                let other = fleet.ip(nodes[1])?;
+                let other = fleet.ip(nodes[1])?.context("an address to cut off")?;
                 namespace.cut(Way::In, &other)?;
                 namespace.cut(Way::Out, &other)?;
                 String::new()
@@ -254,7 +254,7 @@ impl Fault {
                 format!("{percent} % of packets")
             }
             Self::Slow => {
-                let kilobits = dice.roll(64..1_024);
+                let kilobits = dice.roll(32..512);
                 namespace.slow(kilobits)?;
                 format!("{kilobits} kbit/s")
             }
@@ -286,7 +286,8 @@ impl Fault {
 /// Cuts some off from all others.
 fn cut_off(fleet: &Fleet, nodes: &[usize], ways: &[Way]) -> Result<()> {
     for other in (1..=NODES).filter(|other| !nodes.contains(other)) {
-        let address = fleet.ip(other)?;
+        // Another fault may have cut that one off already.
+        let Some(address) = fleet.ip(other)? else { continue };
         for node in nodes {
             for way in ways {
                 fleet.namespace(*node)?.cut(*way, &address)?;
@@ -297,16 +298,28 @@ fn cut_off(fleet: &Fleet, nodes: &[usize], ways: &[Way]) -> Result<()> {
 }
 
 impl Struck {
-    /// Takes it back. The nodes may need some time afterwards.
-    pub async fn heal(self, fleet: &Fleet) -> Result<()> {
+    /// Takes it back, and answers how many packets its rules met, if it had any. The nodes may need some time afterwards.
+    pub async fn heal(self, fleet: &Fleet) -> Result<Option<u64>> {
+        if let Remedy::Clear(queue) = self.remedy {
+            let mut met = 0;
+            for node in &self.nodes {
+                // Where the container has ended, the rules went with it.
+                if let Ok(namespace) = fleet.namespace(*node) {
+                    met += namespace.clear()?;
+                }
+            }
+            drop(queue);
+            return Ok(Some(met));
+        }
         let what = format!("the end of {} of {:?}", self.fault.name(), self.nodes);
-        self.take_back(fleet).await.context(what)
+        self.take_back(fleet).await.context(what)?;
+        Ok(None)
     }
 
     async fn take_back(self, fleet: &Fleet) -> Result<()> {
         let node = self.nodes[0];
         match self.remedy {
-            Remedy::Nothing => Ok(()),
+            Remedy::Nothing | Remedy::Clear(_) => Ok(()),
             Remedy::Start => self.nodes.iter().try_for_each(|node| fleet.start(*node)),
             Remedy::GoOn => fleet.freeze(node, false),
             Remedy::Connect => fleet.connect(node),
@@ -320,16 +333,6 @@ impl Struck {
                 fleet.disk().map_err(|why| anyhow!(why))?.empty()?;
                 // A node whose disk fails ends with the reason, and has to be started again.
                 fleet.start_if_ended(node)
-            }
-            Remedy::Clear(queue) => {
-                let clear = |node: &usize| match fleet.namespace(*node) {
-                    Ok(namespace) => namespace.clear(),
-                    // The rules went with what had them.
-                    Err(_) => Ok(()),
-                };
-                let cleared = self.nodes.iter().try_for_each(clear);
-                drop(queue);
-                cleared
             }
         }
     }

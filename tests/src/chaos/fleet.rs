@@ -44,7 +44,9 @@ impl Fleet {
         if !containers::is_docker_there() {
             return Ok(None);
         }
-        leftovers::remove().context("remove what an earlier run has left")?;
+        for found in leftovers::remove().context("remove what an earlier run has left")? {
+            println!("removed what an earlier run has left: {found}");
+        }
         let directory = Directory::make()?;
         let disk = Disk::make(directory.path(), "disk").map_err(|error| format!("{error:#}"));
         let mut environment = BTreeMap::new();
@@ -133,12 +135,11 @@ impl Fleet {
         docker(&["network", "connect", "--alias", &service(node), &network, &container]).map(drop)
     }
 
-    /// Where other containers reach it.
-    pub fn ip(&self, node: usize) -> Result<String> {
+    /// Where other containers reach it, if they do: not while it is dead or its cable is pulled.
+    pub fn ip(&self, node: usize) -> Result<Option<String>> {
         let template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
         let address = self.containers.inspect(node, template)?;
-        ensure!(!address.is_empty(), "node{node} has no address");
-        Ok(address)
+        Ok(Some(address).filter(|address| !address.is_empty()))
     }
 
     /// The number of its process on this machine, 0 when it does not run.

@@ -80,16 +80,18 @@ impl Namespace {
         Ok(())
     }
 
-    /// Takes all rules and limits back.
-    pub fn clear(self) -> Result<()> {
+    /// Takes all rules and limits back; answers how many packets they met.
+    pub fn clear(self) -> Result<u64> {
+        let mut met = ruled(&self.run("iptables", &["--wait", "-L", "-v", "-n", "-x"])?);
         for way in [Way::In, Way::Out] {
             self.rule(&["-F", way.chain()])?;
         }
         for interface in self.interfaces()? {
+            met += limited(&self.run("tc", &["-s", "qdisc", "show", "dev", &interface])?);
             // Without a limit there is nothing to delete, which is an error of `tc`.
             let _ = self.run("tc", &["qdisc", "del", "dev", &interface, "root"]);
         }
-        Ok(())
+        Ok(met)
     }
 
     /// Whether rules can be made here at all.
@@ -101,7 +103,7 @@ impl Namespace {
     pub fn try_limits(self) -> Result<()> {
         let discipline = ["root", "tbf", "rate", "100mbit", "burst", "16kb", "latency", "400ms"];
         self.run("tc", &[&["qdisc", "replace", "dev", "lo"], &discipline[..]].concat())?;
-        self.run("tc", &["qdisc", "del", "dev", "lo", "root"])
+        self.run("tc", &["qdisc", "del", "dev", "lo", "root"]).map(drop)
     }
 
     /// All but the loopback.
@@ -112,12 +114,55 @@ impl Namespace {
     }
 
     fn rule(self, arguments: &[&str]) -> Result<()> {
-        self.run("iptables", &[&["--wait"], arguments].concat())
+        self.run("iptables", &[&["--wait"], arguments].concat()).map(drop)
     }
 
-    fn run(self, program: &str, arguments: &[&str]) -> Result<()> {
+    fn run(self, program: &str, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.0.to_string(), "--net", program]).args(arguments);
-        run(command).map(drop)
+        run(command)
+    }
+}
+
+/// How many packets met the rules that `iptables -L -v` lists: the first word of each rule, whose third is its target.
+fn ruled(listed: &str) -> u64 {
+    let targets = ["DROP", "REJECT", "NFQUEUE"];
+    let rules = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let rules = rules.filter(|words| words.get(2).is_some_and(|word| targets.contains(word)));
+    rules.filter_map(|words| words[0].parse::<u64>().ok()).sum()
+}
+
+/// How many packets went through the token bucket that `tc -s qdisc` lists.
+fn limited(listed: &str) -> u64 {
+    let Some((_, bucket)) = listed.split_once("qdisc tbf ") else {
+        return 0;
+    };
+    let packets = bucket.split_once(" pkt").and_then(|(before, _)| before.rsplit(' ').next());
+    packets.and_then(|packets| packets.parse().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_that_met_a_rule_or_a_limit_are_counted() {
+        let listed = "\
+Chain INPUT (policy ACCEPT 7 packets, 412 bytes)
+    pkts      bytes target     prot opt in     out     source               destination
+      12      720 DROP       6    --  *      *       0.0.0.0/0            0.0.0.0/0  statistic mode random
+       3      180 NFQUEUE    6    --  *      *       0.0.0.0/0            0.0.0.0/0  NFQUEUE num 7 bypass";
+        assert_eq!(ruled(listed), 15);
+        assert_eq!(ruled("Chain INPUT (policy ACCEPT 7 packets, 412 bytes)"), 0);
+        let listed = "\
+qdisc tbf 8008: root refcnt 2 rate 256Kbit burst 16Kb lat 400ms
+ Sent 4096 bytes 41 pkt (dropped 2, overlimits 10 requeues 0)";
+        assert_eq!(limited(listed), 41);
+        assert_eq!(limited("qdisc noqueue 0: root refcnt 2\n Sent 0 bytes 9 pkt (dropped 0)"), 0);
+    }
+
+    #[test]
+    fn a_chance_is_written_with_two_digits() {
+        assert_eq!((probability(5), probability(30)), ("0.05".to_owned(), "0.30".to_owned()));
     }
 }

@@ -14,6 +14,9 @@ use super::fault::Fault;
 use super::round::{Changed, Wrong};
 use crate::containers::root;
 
+/// So many rounds that went well are kept until the run has.
+const ROUNDS: u64 = 100;
+
 /// The counts of a run.
 #[derive(Debug, Default)]
 pub struct Figures {
@@ -109,6 +112,16 @@ impl Kept {
         Ok(())
     }
 
+    /// Keeps the history of a round that went well, in case that a later one tells of its keys; of many rounds the last.
+    pub fn keep_round(&self, number: u64, history: &History) -> Result<()> {
+        let path = |number: u64| self.0.join(format!("round{number}.jsonl"));
+        history.write_lines(&mut BufWriter::new(File::create(path(number))?))?;
+        if number > ROUNDS {
+            fs::remove_file(path(number - ROUNDS))?;
+        }
+        Ok(())
+    }
+
     /// Nothing is to be kept.
     pub fn discard(self) -> Result<()> {
         fs::remove_dir_all(&self.0).context("remove the logs of a run that went well")
@@ -148,6 +161,11 @@ mod tests {
         let kept = Kept(directory.path().join("7"));
         fs::create_dir_all(kept.path()).unwrap();
         kept.keep(&History::default(), &Report::default()).unwrap();
+        for number in 1..=ROUNDS + 2 {
+            kept.keep_round(number, &History::default()).unwrap();
+        }
+        assert!(!kept.path().join("round2.jsonl").exists());
+        assert!(kept.path().join("round3.jsonl").exists());
         assert!(kept.path().join("history.jsonl").exists());
         let picture = fs::read_to_string(kept.path().join("picture.html")).unwrap();
         assert!(picture.contains("<svg"));

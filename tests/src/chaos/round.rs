@@ -1,6 +1,7 @@
 //! Some minutes of a run: judged when they are over, and then forgotten but for what each key holds.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -34,6 +35,8 @@ pub struct Judged {
 #[derive(Debug, Default)]
 pub struct Memory {
     holds: BTreeMap<String, Vec<String>>,
+    /// The key up to which they were read again last.
+    read: String,
 }
 
 /// Waits until all members hold the same of the load's keys, which must be stopped, reads all of them, and judges.
@@ -152,27 +155,31 @@ impl Memory {
         }
     }
 
-    /// How many keys are remembered.
-    pub fn len(&self) -> usize {
-        self.holds.len()
-    }
-
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.holds.is_empty()
-    }
-
-    /// Reads all of it again; answers what has changed.
-    pub async fn check(&self, fleet: &Fleet) -> Result<Vec<Changed>> {
+    /// Reads the next so many keys again, all by turns; answers how many, and what has changed.
+    pub async fn check(&mut self, fleet: &Fleet, most: usize) -> Result<(usize, Vec<Changed>)> {
         let client = client_of(fleet.addresses());
+        let turn = self.turn(most);
         let mut changed = Vec::new();
-        for (key, expected) in &self.holds {
+        for key in &turn {
+            let expected = &self.holds[key];
             let found = read_at(&client, key, Level::Quorum).await?;
             if found != *expected {
                 changed.push(Changed { key: key.clone(), expected: expected.clone(), found });
             }
         }
-        Ok(changed)
+        Ok((turn.len(), changed))
+    }
+
+    /// The keys whose turn it is.
+    fn turn(&mut self, most: usize) -> Vec<String> {
+        let later = (Bound::Excluded(self.read.clone()), Bound::Unbounded);
+        let before = (Bound::Unbounded, Bound::Included(self.read.clone()));
+        let circle = self.holds.range(later).chain(self.holds.range(before));
+        let turn: Vec<String> = circle.take(most).map(|(key, _)| key.clone()).collect();
+        if let Some(last) = turn.last() {
+            self.read.clone_from(last);
+        }
+        turn
     }
 }
 
@@ -243,10 +250,14 @@ mod tests {
             last_read(&recorder, key, &["v"]);
         }
         let mut memory = Memory::default();
-        assert!(memory.is_empty());
         memory.keep(&recorder.history());
         assert_eq!(memory.holds.keys().collect::<Vec<_>>(), ["sure"]);
-        assert_eq!(memory.len(), 1);
+        for key in ["a", "b"] {
+            memory.holds.insert(key.to_owned(), Vec::new());
+        }
+        assert_eq!(memory.turn(2), ["a", "b"]);
+        assert_eq!(memory.turn(2), ["sure", "a"], "all have their turn");
+        assert_eq!(memory.turn(usize::MAX), ["b", "sure", "a"]);
     }
 
     #[test]

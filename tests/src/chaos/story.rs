@@ -1,6 +1,6 @@
 //! One run: faults by seed under load, in rounds that are judged one after the other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -21,9 +21,11 @@ const SECONDS: u64 = 25;
 const ROUND: Duration = Duration::from_mins(2);
 /// How long most faults last, in milliseconds.
 const LASTS_MS: std::ops::Range<u64> = 500..6_000;
-const LASTS_SHORT_MS: std::ops::Range<u64> = 300..2_500;
+const LASTS_SHORT_MS: std::ops::Range<u64> = 500..2_500;
 /// One fault in so many has another one beside it.
 const TWO_AT_ONCE: u64 = 3;
+/// So many keys of former rounds are read again after each round, and all in the end.
+const AGAIN: usize = 500;
 /// Less than this would prove nothing.
 const FEWEST: usize = 200;
 
@@ -59,6 +61,8 @@ struct Story<'a> {
     /// What has not happened yet, the next one last.
     missing: Vec<Fault>,
     figures: Figures,
+    /// How many packets the rules of each kind of fault met.
+    packets: BTreeMap<Fault, u64>,
     memory: Memory,
 }
 
@@ -109,8 +113,18 @@ async fn tell(plan: &Plan, fleet: &Fleet, kept: &Kept) -> Result<Figures> {
     for place in (1..missing.len()).rev() {
         missing.swap(place, dice.roll(0..place as u64 + 1) as usize);
     }
-    let (figures, memory) = (Figures::default(), Memory::default());
-    let mut story = Story { plan, fleet, kept, began, dice, possible, missing, figures, memory };
+    let mut story = Story {
+        plan,
+        fleet,
+        kept,
+        began,
+        dice,
+        possible,
+        missing,
+        figures: Figures::default(),
+        packets: BTreeMap::new(),
+        memory: Memory::default(),
+    };
     story.rounds().await?;
     story.end().await?;
     story.figures.took = began.elapsed();
@@ -135,7 +149,7 @@ impl Story<'_> {
     async fn rounds(&mut self) -> Result<()> {
         let until = Instant::now() + self.plan.lasts;
         let addresses = self.fleet.addresses();
-        let mut number = 1;
+        let mut number: u64 = 1;
         let mut load = Load::start(&addresses, "round1", &mut self.dice);
         loop {
             let over = until.min(Instant::now() + ROUND);
@@ -147,7 +161,7 @@ impl Story<'_> {
             number += 1;
             let next = Load::start(&addresses, &format!("round{number}"), &mut self.dice);
             load.stop().await?;
-            if let Err(error) = self.end_round(&load).await {
+            if let Err(error) = self.end_round(&load, number - 1).await {
                 self.keep(&load)?;
                 return Err(error);
             }
@@ -183,7 +197,11 @@ impl Story<'_> {
         let lasts = if self.plan.full { LASTS_MS } else { LASTS_SHORT_MS };
         tokio::time::sleep(self.dice.time(lasts)).await;
         for (one, fault) in struck.into_iter().rev().flatten() {
-            one.heal(self.fleet).await?;
+            let kind = one.fault;
+            if let Some(packets) = one.heal(self.fleet).await? {
+                println!("{} met {packets} packets", kind.name());
+                *self.packets.entry(kind).or_default() += packets;
+            }
             load.history.recorder().heal(load.history.now(), fault);
         }
         // The next one waits for the last one to heal, or majorities would be asked to do without.
@@ -211,7 +229,7 @@ impl Story<'_> {
     }
 
     /// Waits until the cluster is whole, and judges what the clients were told.
-    async fn end_round(&mut self, load: &Load) -> Result<()> {
+    async fn end_round(&mut self, load: &Load, number: u64) -> Result<()> {
         self.fleet.settled(HEALED).await?;
         let judged = judge(self.fleet, load).await?;
         self.figures.add(&judged.history, &judged.report);
@@ -220,13 +238,14 @@ impl Story<'_> {
         println!("so far: {}", self.figures);
         let found: Vec<String> = judged.report.violations.iter().map(ToString::to_string).collect();
         ensure!(found.is_empty(), "promises broken:\n{}", found.join("\n"));
-        self.remembers().await
+        self.kept.keep_round(number, &judged.history)?;
+        self.remembers(AGAIN).await
     }
 
-    /// Reads what former rounds have left.
-    async fn remembers(&mut self) -> Result<()> {
-        let changed = self.memory.check(self.fleet).await?;
-        self.figures.add_changes(self.memory.len(), &changed);
+    /// Reads what former rounds have left, so many keys of it.
+    async fn remembers(&mut self, keys: usize) -> Result<()> {
+        let (read, changed) = self.memory.check(self.fleet, keys).await?;
+        self.figures.add_changes(read, &changed);
         ensure!(changed.is_empty(), "changed although nobody wrote: {changed:#?}");
         Ok(())
     }
@@ -237,10 +256,12 @@ impl Story<'_> {
         self.fleet.kill(&all)?;
         all.iter().try_for_each(|node| self.fleet.start(*node))?;
         self.fleet.settled(HEALED).await.context("after all were killed at once")?;
-        self.remembers().await?;
+        self.remembers(usize::MAX).await?;
         let Figures { acknowledged, reads, faults, .. } = &self.figures;
         let kinds: BTreeSet<&Fault> = faults.keys().collect();
         ensure!(self.possible.iter().all(|kind| kinds.contains(kind)), "not all kinds: {kinds:?}");
+        let idle: Vec<_> = self.packets.iter().filter(|(_, packets)| **packets == 0).collect();
+        ensure!(idle.is_empty(), "faults that met no packet were none: {idle:?}");
         ensure!(*acknowledged >= FEWEST && *reads >= FEWEST, "too little was going on");
         Ok(())
     }
