@@ -236,15 +236,27 @@ impl Cluster {
         Ok(said.trim().to_owned())
     }
 
-    /// Compose v1 and v2 name containers differently, but label them alike.
+    /// Whether the node has a container, running or not.
+    pub fn has_container(&self, node: usize) -> Result<bool> {
+        self.containers(node).map(|found| !found.is_empty())
+    }
+
     pub(crate) fn container(&self, node: usize) -> Result<String> {
+        let found = self.containers(node)?;
+        ensure!(
+            !found.is_empty() && !found.contains('\n'),
+            "node{node} is not one container: {found:?}"
+        );
+        Ok(found)
+    }
+
+    /// Compose v1 and v2 name containers differently, but label them alike.
+    fn containers(&self, node: usize) -> Result<String> {
         let project = format!("label=com.docker.compose.project={}", self.project);
         let service = format!("label=com.docker.compose.service={}", service(node));
         let found =
             docker(&["ps", "--all", "--quiet", "--filter", &project, "--filter", &service])?;
-        let id = found.trim();
-        ensure!(!id.is_empty() && !id.contains('\n'), "node{node} is not one container: {found:?}");
-        Ok(id.to_owned())
+        Ok(found.trim().to_owned())
     }
 
     fn compose(&self, arguments: &[&str]) -> Result<String> {

@@ -135,8 +135,11 @@ impl Fleet {
         docker(&["network", "connect", "--alias", &service(node), &network, &container]).map(drop)
     }
 
-    /// Where other containers reach it, if they do: not while it is dead or its cable is pulled.
+    /// Where other containers reach it, if they do: not while it is dead or removed, or its cable is pulled.
     pub fn ip(&self, node: usize) -> Result<Option<String>> {
+        if !self.containers.has_container(node)? {
+            return Ok(None);
+        }
         let template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
         let address = self.containers.inspect(node, template)?;
         Ok(Some(address).filter(|address| !address.is_empty()))
@@ -208,9 +211,13 @@ impl Fleet {
         Ok(())
     }
 
-    /// Keeps all logs.
-    pub fn keep_logs(&self) -> Result<()> {
-        (1..=NODES).try_for_each(|node| self.keep_log(node))
+    /// Keeps all logs that there are.
+    pub fn keep_logs(&self) {
+        for node in 1..=NODES {
+            if let Err(error) = self.keep_log(node) {
+                println!("the log of node{node} is not kept: {error:#}");
+            }
+        }
     }
 
     /// Adds what the node's container has logged to the node's file.

@@ -84,7 +84,7 @@ pub async fn run(plan: &Plan) -> Result<Option<Figures>> {
             Ok(Some(figures))
         }
         Err(error) => {
-            fleet.keep_logs()?;
+            fleet.keep_logs();
             let (seed, path) = (plan.seed, kept.path().display());
             Err(error.context(format!("CHAOS_SEED={seed}; see {path}")))
         }
