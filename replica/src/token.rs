@@ -153,6 +153,7 @@ mod tests {
         let other = ClusterSecret::from_bytes([8; 32]);
         let forged = Err(BadContext::Forged);
         assert_eq!(open(&SECRET, "default", b"greetinG", token.clone()), forged);
+        assert_eq!(open(&SECRET, "any.default", b"greeting", token.clone()), forged);
         assert_eq!(open(&SECRET, "defaul", b"tgreeting", token.clone()), forged);
         assert_eq!(open(&other, "default", b"greeting", token), forged);
     }

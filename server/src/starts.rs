@@ -184,3 +184,43 @@ fn counts(log: &StartLog, member: Member, incarnation: Incarnation) -> bool {
             || (incarnation == newest.incarnation && member == newest.member)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use triad_replica::member::{StartNonce, StoreId};
+
+    use super::*;
+
+    fn start(node: u8, store: u8, incarnation: u64, commits: u64) -> Start {
+        let member = Member {
+            node: NodeId::from_bytes([node; 16]),
+            store: StoreId::from_bytes([store; 16]),
+        };
+        let nonce = StartNonce([incarnation as u8; 16]);
+        Start { member, incarnation: Incarnation::new(incarnation), nonce, commits }
+    }
+
+    #[test]
+    fn what_an_earlier_start_or_another_store_says_counts_for_nothing() {
+        let starts = Starts::new(StartLog::default(), &start(1, 1, 1, 0));
+        let known = start(2, 2, 3, 10);
+        starts.with_log(|log| log.record(&known));
+        let Start { member, incarnation, .. } = known;
+        assert!(starts.may_count(member, incarnation));
+        assert!(!starts.may_count(member, Incarnation::new(2)));
+        assert!(!starts.may_count(start(2, 9, 3, 0).member, incarnation));
+        assert!(starts.may_count(member, Incarnation::new(4)), "its Hello is on its way");
+    }
+
+    #[test]
+    fn the_commits_that_answers_show_are_held_against_the_next_start() {
+        let starts = Starts::new(StartLog::default(), &start(1, 1, 1, 0));
+        let known = start(2, 2, 3, 10);
+        starts.with_log(|log| log.record(&known));
+        assert!(starts.heard(known.member, known.incarnation, 20));
+        assert!(!starts.heard(known.member, Incarnation::new(2), 90), "an earlier start's");
+        let rolled_back = starts.distrust(&start(2, 2, 4, 19), "one");
+        assert_eq!(rolled_back.map(|distrust| distrust.reason), Some(LossReason::RolledBack));
+        assert_eq!(starts.distrust(&start(2, 2, 4, 20), "one"), None);
+    }
+}

@@ -18,6 +18,44 @@ fn values(record: &Record) -> Vec<&[u8]> {
     record.siblings().values().map(|sibling| &*sibling.value).collect()
 }
 
+/// A value under this dot, and the context of a record that has seen so many writes of `A`.
+fn single(dot: Dot, value: &str, expires_at: Option<u64>, seen: u64) -> Record {
+    let value = Bytes::copy_from_slice(value.as_bytes());
+    let context = (1..=seen).map(|counter| Dot::new(A, counter)).chain([dot]).collect();
+    let siblings = BTreeMap::from([(dot, Sibling { value, expires_at })]);
+    Record { siblings, context, ..Record::default() }
+}
+
+#[test]
+fn records_that_differ_in_one_thing_alone_have_other_digests() {
+    let record = single(Dot::new(A, 2), "v", Some(9), 3);
+    let others = [
+        single(Dot::new(A, 2), "w", Some(9), 3), // a value that rotted
+        single(Dot::new(A, 2), "v", Some(8), 3),
+        single(Dot::new(A, 2), "v", None, 3),
+        single(Dot::new(A, 2), "v", Some(9), 4), // a write that was deleted meanwhile
+        single(Dot::new(A, 3), "v", Some(9), 3), // the dot alone, under the same context
+        Record { siblings: BTreeMap::new(), ..record.clone() }, // a tombstone
+    ];
+    for other in others {
+        assert_ne!(record.digest(), other.digest(), "{other:?}");
+    }
+    let seen: Context = [Dot::new(A, 1), Dot::new(B, 1)].into_iter().collect();
+    let of = |actor| Record { context: seen.clone(), ..single(Dot::new(actor, 1), "v", None, 0) };
+    assert_ne!(of(A).digest(), of(B).digest());
+}
+
+#[test]
+fn what_covers_some_dots_removes_these_and_nothing_else() {
+    let mut record = Record::default();
+    for value in ["one", "two", "three"] {
+        write(&mut record, A, put(value), Basis::Causal(Context::new()));
+    }
+    record.merge(&Record::covering([Dot::new(A, 2)]));
+    assert_eq!(values(&record), [&b"one"[..], b"three"]);
+    assert!(!Record::covering([Dot::new(A, 2)]).context().covers(&Dot::new(A, 3)));
+}
+
 #[test]
 fn a_put_without_context_replaces_what_is_there() {
     let mut record = Record::default();

@@ -151,6 +151,39 @@ fn in_joint_a_newcomer_writes_but_neither_reads_nor_mints_until_it_merged() {
 }
 
 #[test]
+fn in_joint_the_old_members_go_on_answering_reads_before_they_have_merged() {
+    for name in [1, 2, 3] {
+        let a = entered(name, &[joint(6, &[1, 2, 3], &[1, 2, 4])]);
+        assert_eq!(a.check(Access::Read, epoch(6)), Ok(()), "{name}");
+    }
+}
+
+#[test]
+fn newcomers_of_a_joint_epoch_have_no_vote_on_what_follows() {
+    let base = joint(6, &[1, 2, 3], &[1, 2, 4]);
+    let given_up = stable(7, &[1, 2, 3], &[4]);
+    let mut newcomer = entered(4, std::slice::from_ref(&base));
+    let (durable, reply) = newcomer.on_prepare(base.clone(), ballot(1), &[], |_| false);
+    assert_eq!((durable, reply), (Vec::new(), ShardReply::Refused));
+    let (durable, reply) = newcomer.on_accept(Base::of(&base), ballot(1), given_up.clone());
+    assert_eq!((durable, reply), (Vec::new(), ShardReply::Refused));
+    let mut leaving = entered(3, std::slice::from_ref(&base));
+    let (_, reply) = leaving.on_accept(Base::of(&base), ballot(1), given_up);
+    assert_eq!(reply, ShardReply::Accepted { ballot: ballot(1) });
+}
+
+#[test]
+fn a_ballot_over_another_configuration_of_the_same_epoch_counts_for_nothing() {
+    let (known, other) = (stable(5, &[1, 2, 3], &[]), stable(5, &[1, 2, 4], &[]));
+    let mut a = entered(1, std::slice::from_ref(&known));
+    let superseded = (Vec::new(), ShardReply::Superseded { newest: known });
+    assert_eq!(a.on_prepare(other.clone(), ballot(1), &[], |_| false), superseded);
+    let value = stable(6, &[1, 2, 3], &[]);
+    assert_eq!(a.on_accept(Base::of(&other), ballot(1), value), superseded);
+    assert!(!a.is_fenced());
+}
+
+#[test]
 fn what_a_member_is_worth_follows_it_only_from_epoch_to_epoch() {
     let chain = [stable(1, &[1], &[]), joint(2, &[1], &[1, 2]), stable(3, &[1, 2], &[])];
     let worth = |replica: &ShardReplica| {

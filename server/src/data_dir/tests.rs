@@ -123,6 +123,17 @@ fn a_rolled_back_or_exchanged_store_is_lost() {
 }
 
 #[test]
+fn a_store_that_shows_nothing_although_it_was_used_is_lost() {
+    let (_root, path) = new();
+    let (_, first, incarnation) = run_once(&path);
+    fs::remove_dir_all(path.join("store")).unwrap();
+    drop(crate::sled_store::SledStore::open(&path.join("store"), &options()).unwrap());
+    let opened = DataDir::open(&path).unwrap().open_store(&options()).unwrap();
+    assert!(matches!(opened.origin, StoreOrigin::Replaced { .. }), "{:?}", opened.origin);
+    assert!(opened.store_id != first && opened.incarnation.get() > incarnation);
+}
+
+#[test]
 fn without_a_floor_the_incarnation_still_grows() {
     let (_root, path) = new();
     run_once(&path);

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::hints::Hints;
 
 mod damage;
+mod epochs;
 mod hints;
 
 const ME: Member =

@@ -109,24 +109,28 @@ fn has_vouch(store: &dyn Store) -> bool {
 async fn a_collection_prunes_what_was_vouched_for_and_is_unchanged_under_a_new_actor() {
     let (local, store) = member_alone();
     let first = write(&local, "live", Epoch::FIRST, value()).await;
-    for key in ["gone", "again", "later"] {
+    for key in ["gone", "again", "anew", "later"] {
         write(&local, key, Epoch::FIRST, value()).await;
         write(&local, key, Epoch::FIRST, Change::Delete).await;
     }
-    assert_eq!(local.garbage().of(SHARD), 3);
-    let request = round(&local, &["again", "gone"]);
+    assert_eq!(local.garbage().of(SHARD), 4);
+    let request = round(&local, &["again", "anew", "gone"]);
     let digest = vouched(&local, &request).await;
     write(&local, "again", Epoch::FIRST, value()).await;
+    write(&local, "anew", Epoch::FIRST, value()).await;
+    write(&local, "anew", Epoch::FIRST, Change::Delete).await;
     let lacks = local.vouch(request).await.expect("an answer");
-    assert_eq!(lacks, VouchReply::Lacks(vec![0]), "it is not that tombstone any more");
+    assert_eq!(lacks, VouchReply::Lacks(vec![0, 1]), "they are not those tombstones any more");
 
     let next = Configuration::bootstrap(SHARD, ME).collecting(digest);
     let (_, tree) = local.tree(SHARD).await.expect("a tree");
     decide(&local, next.clone()).await;
     assert!(local.peek(&at("gone")).expect("a good row").is_absent());
     assert_eq!(local.peek(&at("again")).expect("a good row").siblings().len(), 1);
-    assert!(local.peek(&at("later")).expect("a good row").is_tombstone());
-    assert_eq!((local.garbage().of(SHARD), local.stats().records), (1, 3));
+    for key in ["anew", "later"] {
+        assert!(local.peek(&at(key)).expect("a good row").is_tombstone(), "{key}");
+    }
+    assert_eq!((local.garbage().of(SHARD), local.stats().records), (2, 4));
     assert_ne!(local.tree(SHARD).await.expect("a tree").1.root(), tree.root());
     assert!(!has_vouch(&*store));
     assert_ne!(write(&local, "gone", next.epoch, value()).await, first, "another actor");
@@ -134,12 +138,12 @@ async fn a_collection_prunes_what_was_vouched_for_and_is_unchanged_under_a_new_a
 
     // The next start counts what is left; it is in the rows.
     let after = Arc::new(store.crash(5));
-    assert_eq!(rows(&*after, &KeyRange::shard_records(SHARD)), 4);
-    assert_eq!(rows(&*after, &KeyRange::shard_garbage(SHARD)), 1);
+    assert_eq!(rows(&*after, &KeyRange::shard_records(SHARD)), 5);
+    assert_eq!(rows(&*after, &KeyRange::shard_garbage(SHARD)), 2);
     let (replica, _) = ShardReplica::bootstrap(SHARD, ME, StartNonce([4; 16]));
     let local = start(&after, replica);
     local.tree(SHARD).await.expect("after the count");
-    assert_eq!(local.garbage().of(SHARD), 1);
+    assert_eq!(local.garbage().of(SHARD), 2);
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::hints::Hints;
 use crate::local::{HeldMint, LocalReplica, Wanted, WriteError};
 
-fn mint(key: &'static str, bytes: &[u8], fresh: u64) -> HeldMint {
+pub(super) fn mint(key: &'static str, bytes: &[u8], fresh: u64) -> HeldMint {
     HeldMint {
         at: at(key),
         change: value(bytes),
