@@ -31,9 +31,12 @@ const OUTCOMES: [(&str, &str); 5] = [
     ("conflict", "#6a1b9a"),
 ];
 const WRONG: &str = "#d50000";
-/// Colours of faults, by turns.
-const FAULTS: [&str; 8] =
-    ["#c62828", "#ad1457", "#4527a0", "#00695c", "#9e9d24", "#4e342e", "#37474f", "#0277bd"];
+/// Colours of faults, by turns: enough to tell apart all kinds of a chaos run.
+const FAULTS: [&str; 18] = [
+    "#c62828", "#ad1457", "#4527a0", "#00695c", "#9e9d24", "#4e342e", "#37474f", "#0277bd",
+    "#ff8f00", "#00bfa5", "#d500f9", "#8bc34a", "#ff5252", "#304ffe", "#a1887f", "#00b8d4",
+    "#f06292", "#827717",
+];
 
 /// Draws a run and what the checkers said of it.
 pub fn html(history: &History, report: &Report) -> String {
