@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +16,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::ports::Ports;
 
 /// The image that `deploy/image.sh` makes.
 const IMAGE: &str = "triad:dev";
@@ -53,6 +54,8 @@ pub struct Cluster {
     image: String,
     /// Service → host port of its client address.
     ports: BTreeMap<String, u16>,
+    /// Nobody else takes them while a container that has them does not run.
+    _reserved: Vec<Ports>,
     /// What else the compose file is told.
     environment: BTreeMap<String, String>,
     _alone: MutexGuard<'static, ()>,
@@ -82,12 +85,14 @@ impl Cluster {
             return Ok(None);
         }
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let reserved: Vec<Ports> = (0..nodes).map(|_| Ports::reserve()).collect();
         let number = PROJECTS.fetch_add(1, Ordering::Relaxed);
         let cluster = Self {
             file: root().join(file),
             project: format!("{project}-{}-{number}", std::process::id()),
             image: image()?,
-            ports: free_ports(nodes)?,
+            ports: named(&reserved),
+            _reserved: reserved,
             environment,
             _alone: alone,
         };
@@ -406,13 +411,13 @@ pub(crate) fn service(node: usize) -> String {
     format!("node{node}")
 }
 
-/// Free host ports, for the client and the admin address of each node. All are held open until all
-/// are found, so they differ.
-fn free_ports(nodes: usize) -> Result<BTreeMap<String, u16>> {
-    let names = (1..=nodes).flat_map(|node| [service(node), format!("{}_ADMIN", service(node))]);
-    let held: Vec<_> =
-        names.map(|name| Ok((name, TcpListener::bind("127.0.0.1:0")?))).collect::<Result<_>>()?;
-    held.iter().map(|(name, listener)| Ok((name.clone(), listener.local_addr()?.port()))).collect()
+/// Service → host port of its client address and, by another name, of its admin address.
+fn named(reserved: &[Ports]) -> BTreeMap<String, u16> {
+    let names = |(index, ports): (usize, &Ports)| {
+        let service = service(index + 1);
+        [(format!("{service}_ADMIN"), ports.admin), (service, ports.client)]
+    };
+    reserved.iter().enumerate().flat_map(names).collect()
 }
 
 /// The repository's root.
