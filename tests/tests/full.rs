@@ -1,4 +1,4 @@
-//! Disks that are filled to the end.
+//! Disks that are filled to the end, of all nodes and of one.
 
 // Tests fail by panicking; clippy's exception for tests does not reach their helpers.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use triad_client::{Client, Level};
 use triad_tests::binary::triad;
-use triad_tests::processes::{Cluster, Settings};
+use triad_tests::processes::{Cluster, Settings, client_of};
 use triad_tests::wait::until;
 
 /// How long anything may take, on a machine busy with other tests.
@@ -128,5 +128,55 @@ async fn a_full_disk_refuses_writes_whole_and_takes_them_again_after_deletes() {
             "{} has met the real end",
             node.name()
         );
+    }
+}
+
+/// Bytes that the one small store of a cluster may take; its values have room for a tenth of that.
+const SMALL_QUOTA: &str = "64MiB";
+/// Keys put at each node once one of them is full.
+const KEYS: usize = 24;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_full_node_fails_no_write_that_the_others_have_room_for() {
+    let mut cluster = Cluster::prepare(4, Settings::small());
+    cluster.node(3).set("TRIAD_STORAGE_QUOTA", SMALL_QUOTA);
+    cluster.start_all();
+    cluster.settled(4).await;
+    let client = cluster.client();
+    let mut number = 0;
+    while no_space_alarms(&client).await.unwrap() == 0 {
+        client.put(key(number), value(number)).await.unwrap();
+        number += 1;
+        assert!(number < TOO_MANY, "a store of {SMALL_QUOTA} takes everything");
+    }
+    eprintln!("node4 is full after {number} values of {LARGE} bytes");
+
+    for node in cluster.nodes() {
+        let through = client_of([node.client_address()]);
+        for index in 0..KEYS {
+            let key = format!("through/{}/{index}", node.name());
+            let put = through.put(key.as_str(), value(index)).await;
+            put.unwrap_or_else(|error| panic!("{key}: {error:?}"));
+            let read = through.get(key.as_str()).await.unwrap();
+            assert!(*read.value().unwrap() == value(index), "{key}");
+        }
+    }
+    // What needs all members is refused, by whoever is asked, and says who has no room.
+    let mut refused = 0;
+    for index in 0..KEYS {
+        match client.put(format!("all/{index}"), value(index)).level(Level::All).await {
+            Err(error) if error.reason() == "NO_SPACE" => {
+                assert!(error.to_string().contains("node4=no_space"), "{error}");
+                refused += 1;
+            }
+            Err(error) => assert!(error.is_in_doubt(), "{error:?}"),
+            Ok(_) => {}
+        }
+    }
+    assert!(refused > 0, "every shard has room at all members");
+    // The full node takes deletes.
+    let at_the_full_one = client_of([cluster.nodes()[3].client_address()]);
+    for number in 0..number {
+        at_the_full_one.delete(key(number)).await.unwrap();
     }
 }

@@ -11,12 +11,14 @@ use triad_ring::{NodeId, ShardId};
 
 use super::error::{Progress, RequestError};
 use super::locate::{locate, refresh};
+use super::room::roomy_first;
 use super::{HOPS_MAX, before_any_answer};
 use crate::deadline::Deadline;
 use crate::door::{Place, Shut};
 use crate::node::Node;
 use crate::peers::LinkError;
 use crate::peers::data::forward_request;
+use crate::service::is_no_space;
 
 /// What a node that ran a forwarded request answered.
 pub(crate) type Reply = wire::forwarded::Response;
@@ -38,6 +40,16 @@ impl Forwardable {
     /// Running a Get twice does no harm.
     fn is_repeatable(&self) -> bool {
         matches!(self.request, wire::forward::Request::Get(_))
+    }
+
+    /// Reads and deletes need no room.
+    fn needs_room(&self) -> bool {
+        matches!(self.request, wire::forward::Request::Put(_))
+    }
+
+    /// Whether those to whom it is passed on may not pass it on themselves.
+    fn is_at_its_last_hop(&self) -> bool {
+        self.hops + 1 >= HOPS_MAX
     }
 }
 
@@ -65,7 +77,7 @@ pub(crate) async fn forward(
         if able(node, &configuration) {
             return Ok(None);
         }
-        let members = candidates(node, &configuration);
+        let members = candidates(node, &configuration, original);
         let passed = pass_on(node, &configuration, level, original, members, deadline);
         if let Some(reply) = passed.await? {
             return Ok(Some(reply));
@@ -81,7 +93,8 @@ pub(crate) async fn forward(
 }
 
 /// Passes a request on to these nodes, one after the other, as long as this node may try again. None
-/// when all of them certainly did nothing; an error when one of them could not for too much work.
+/// when all of them certainly did nothing; an error when one of them could not for too much work, or for want
+/// of room.
 pub(super) async fn pass_on(
     node: &Arc<Node>,
     configuration: &Configuration,
@@ -90,7 +103,7 @@ pub(super) async fn pass_on(
     nodes: Vec<NodeId>,
     deadline: Deadline,
 ) -> Result<Option<Reply>, RequestError> {
-    let mut busy = None;
+    let (mut busy, mut full) = (None, None);
     for (tried, member) in nodes.into_iter().enumerate() {
         if tried > 0 && !node.may_try_again() {
             break;
@@ -101,6 +114,9 @@ pub(super) async fn pass_on(
         let patience =
             if original.is_repeatable() { node.config.timeouts.peer.min(left) } else { left };
         match node.peers.data(member, request).within(patience).await.map(understand) {
+            // Who may pass a write on has asked the other members itself.
+            Ok(Understood::NoRoom(status)) if original.is_at_its_last_hop() => full = Some(status),
+            Ok(Understood::NoRoom(status)) => return Err(RequestError::Forwarded(status)),
             Ok(Understood::Done(result)) => return result.map(Some),
             Ok(Understood::Busy) | Err(LinkError::Full) => busy = Some(member),
             Ok(Understood::NotDone) | Err(LinkError::NotSent(_)) => {}
@@ -111,18 +127,26 @@ pub(super) async fn pass_on(
             }
         }
     }
-    match busy {
-        Some(member) => Err(member_overloaded(node, member)),
-        None => Ok(None),
+    match (busy, full) {
+        (Some(member), _) => Err(member_overloaded(node, member)),
+        (None, Some(status)) => Err(RequestError::Forwarded(status)),
+        (None, None) => Ok(None),
     }
 }
 
 /// The members to ask, old ones first: newcomers of a joint epoch can neither read nor mint.
-fn candidates(node: &Node, configuration: &Configuration) -> Vec<NodeId> {
+pub(super) fn candidates(
+    node: &Node,
+    configuration: &Configuration,
+    original: &Forwardable,
+) -> Vec<NodeId> {
     let others = |members: &[triad_replica::member::Member]| {
-        let nodes: Vec<NodeId> =
-            members.iter().map(|m| m.node).filter(|id| *id != node.me()).collect();
-        node.by_liveness(nodes.into_iter())
+        let nodes = members.iter().map(|m| m.node).filter(|id| *id != node.me());
+        let mut nodes = node.by_liveness(nodes);
+        if original.needs_room() {
+            roomy_first(&mut nodes, |id| node.liveness(id), |id| node.room.is_full(id));
+        }
+        nodes
     };
     let mut nodes = others(configuration.read_set());
     for newcomer in others(configuration.new_set()) {
@@ -142,6 +166,8 @@ enum Understood {
     NotDone,
     /// The same, for too much work.
     Busy,
+    /// It was refused for want of room, as this status tells the client: nothing happened.
+    NoRoom(tonic::Status),
     /// It makes no sense.
     Nonsense,
 }
@@ -154,7 +180,12 @@ fn understand(reply: wire::DataReply) -> Understood {
             None => Understood::Nonsense,
         },
         Some(Wire::Status(status)) => {
-            Understood::Done(Err(RequestError::Forwarded(from_wire(&status))))
+            let status = from_wire(&status);
+            if is_no_space(&status) {
+                Understood::NoRoom(status)
+            } else {
+                Understood::Done(Err(RequestError::Forwarded(status)))
+            }
         }
         Some(Wire::Refusal(refusal)) => match Refusal::try_from(refusal) {
             Ok(Refusal::Overloaded) => Understood::Busy,
@@ -278,6 +309,27 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
+
+    #[test]
+    fn a_refusal_for_want_of_room_lets_the_next_member_be_asked_and_no_other_answer_does() {
+        let progress = || Progress {
+            level: Level::Quorum,
+            needed: 2,
+            acknowledged: 0,
+            replicas: Vec::new(),
+            shard: ShardId::new(0),
+            epoch: None,
+        };
+        let told = |error: RequestError| {
+            let reply = Some(wire::data_reply::Reply::Status(to_wire(&error.into())));
+            understand(wire::DataReply { reply, ..wire::DataReply::default() })
+        };
+        assert!(matches!(told(RequestError::NoSpace(progress())), Understood::NoRoom(_)));
+        let doubt = told(RequestError::WriteInDoubt(progress()));
+        assert!(matches!(doubt, Understood::Done(Err(_))), "it may have been written");
+        let siblings = told(RequestError::SiblingLimit { size: 2, limit: 1 });
+        assert!(matches!(siblings, Understood::Done(Err(_))), "all members have them");
+    }
 
     #[test]
     fn a_hostile_status_of_another_node_can_be_told() {

@@ -20,7 +20,7 @@ use super::locate::{locate, refresh};
 use super::missed::{self, Answers};
 use super::repeat::{self, Look};
 use super::reread::{Reread, read_again};
-use super::room::refuse_without_room;
+use super::room::{pass_on_for_room, refuse_without_room};
 use super::sloppy::is_sloppy;
 use super::{
     Attempt, Completed, HOPS_MAX, Outcome, Parcel, Pauses, Write, Written, refuse_hopeless,
@@ -60,6 +60,9 @@ async fn run(
             Ok(Begun::Minted(configuration, minted)) => break (configuration, minted),
             Ok(Begun::Done(written)) => return Ok(Completed::Here(written)),
             Ok(Begun::Elsewhere) => may_mint_soon,
+            Ok(Begun::Full(progress)) => {
+                return pass_on_for_room(&node, &write, &original, progress, deadline).await;
+            }
             // Nothing was written, and another member's row may be whole.
             Err(RequestError::Damaged(_)) if may_pass_on(&node, &write, &original) => never,
             Err(error) => return Err(error),
@@ -103,6 +106,8 @@ enum Begun {
     Done(Box<Written>),
     /// Another node is to run it.
     Elsewhere,
+    /// The own store has no room for it: nothing was written, and another member may have some.
+    Full(Progress),
 }
 
 /// Mints the write, unless it proves to be a repetition.
@@ -125,6 +130,7 @@ async fn begin(node: &Arc<Node>, write: &Write, deadline: Deadline) -> Result<Be
                 return Ok(Begun::Minted(configuration, minted));
             }
             Mint::Elsewhere => return Ok(Begun::Elsewhere),
+            Mint::Full(progress) => return Ok(Begun::Full(progress)),
             Mint::Known(Known::Reused) => return Err(RequestError::RequestIdReused),
             Mint::Known(_) => suspect = true,
         }
@@ -138,6 +144,8 @@ pub(super) enum Mint {
     Elsewhere,
     /// The own store knows the request id.
     Known(Known),
+    /// The own store has no room for it.
+    Full(Progress),
 }
 
 /// Mints the write in the newest epoch; `again`: although its request id is known.
@@ -175,6 +183,10 @@ pub(super) async fn mint(
         match minted {
             Ok(minted) => return Ok(Mint::Here(configuration, minted)),
             Err(WriteError::Known(known)) => return Ok(Mint::Known(known)),
+            Err(WriteError::Refused(Refusal::NoSpace)) => {
+                let progress = alone(node, &configuration, write, Failure::NoSpace, deadline);
+                return Ok(Mint::Full(progress));
+            }
             Err(WriteError::Refused(refusal)) => {
                 catch_up(node, &configuration, &refusal).await;
                 mend(node, &configuration, &refusal, write, deadline)?;
@@ -215,12 +227,7 @@ fn mend(
     write: &Write,
     deadline: Deadline,
 ) -> Result<(), RequestError> {
-    // The progress of a write that went no further than the own store.
-    let alone = |failure| {
-        let mut tally = PutTally::new(write.level, configuration);
-        tally.record(node.member(), PutAnswer::Failed(failure));
-        progress(&Attempt::new(node, deadline), write, configuration, &tally)
-    };
+    let alone = |failure| alone(node, configuration, write, failure, deadline);
     match refusal {
         Refusal::StaleEpoch { newest } | Refusal::NotMember { newest: Some(newest) } => {
             node.directory.learn(newest);
@@ -247,6 +254,19 @@ fn mend(
         }
         Refusal::Damaged => Err(RequestError::Damaged(alone(Failure::Damaged))),
     }
+}
+
+/// The progress of a write that went no further than the own store.
+fn alone(
+    node: &Node,
+    configuration: &Configuration,
+    write: &Write,
+    failure: Failure,
+    deadline: Deadline,
+) -> Progress {
+    let mut tally = PutTally::new(write.level, configuration);
+    tally.record(node.member(), PutAnswer::Failed(failure));
+    progress(&Attempt::new(node, deadline), write, configuration, &tally)
 }
 
 /// The store has failed: the process is ending. Nothing was acknowledged, but what was on its

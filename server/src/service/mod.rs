@@ -6,3 +6,5 @@ pub(crate) mod operations;
 pub(crate) mod outcome;
 pub(crate) mod peer;
 mod status;
+
+pub(crate) use status::is_no_space;

@@ -12,6 +12,9 @@ use crate::operations::OperationError;
 /// The `domain` of every `google.rpc.ErrorInfo` that Triad sends.
 const DOMAIN: &str = "triad";
 
+/// The reason of a refusal for want of room.
+const NO_SPACE: &str = "NO_SPACE";
+
 type Metadata = HashMap<String, String>;
 
 impl From<RequestError> for Status {
@@ -74,7 +77,7 @@ fn code(error: &RequestError) -> (Code, &'static str) {
         }
         E::NotJoined { .. } | E::ShuttingDown { .. } => (Code::Unavailable, "NOT_JOINED"),
         E::Overloaded { .. } => (Code::ResourceExhausted, "OVERLOADED"),
-        E::NoSpace(_) | E::HintsFull(_) => (Code::ResourceExhausted, "NO_SPACE"),
+        E::NoSpace(_) | E::HintsFull(_) => (Code::ResourceExhausted, NO_SPACE),
         E::SiblingLimit { .. } => (Code::ResourceExhausted, "SIBLING_LIMIT"),
         E::ContextLimit { .. } => (Code::ResourceExhausted, "CONTEXT_LIMIT"),
         E::Damaged(_) => (Code::DataLoss, "QUORUM_NOT_MET"),
@@ -113,6 +116,12 @@ fn metadata(error: &RequestError) -> Metadata {
         }
         E::Forwarded(_) | E::Overdue { .. } => Metadata::new(),
     }
+}
+
+/// Whether a node refused a write for want of room: it has written nothing.
+pub(crate) fn is_no_space(status: &Status) -> bool {
+    let reason = |info: tonic_types::ErrorInfo| info.reason == NO_SPACE && info.domain == DOMAIN;
+    status.code() == Code::ResourceExhausted && status.get_details_error_info().is_some_and(reason)
 }
 
 /// When to try again, where waiting helps.

@@ -25,6 +25,7 @@ use super::error::{Progress, RequestError};
 use super::forward::{Forwardable, pass_on, queue_overloaded};
 use super::locate::locate;
 use super::put::{self, Mint, may_mint_soon, store_failed};
+use super::room::pass_on_for_room;
 use super::{Completed, HOPS_MAX, Outcome, Parcel, Write, Written, before_any_answer};
 use crate::alarms::AlarmName;
 use crate::book::NodeState;
@@ -78,7 +79,12 @@ async fn run(
     }
     let recruits = recruit(&node, &write, &configuration, as_member, deadline).await?;
     let basis = write.context.clone().map_or(Basis::Overwrite, Basis::Causal);
-    let sent = mint(&node, &write, basis, &configuration, as_member, deadline).await?;
+    let sent = match mint(&node, &write, basis, &configuration, as_member, deadline).await {
+        Err(RequestError::NoSpace(progress)) => {
+            return pass_on_for_room(&node, &write, &original, progress, deadline).await;
+        }
+        minted => minted?,
+    };
     let as_member = sent.own.is_some();
     let first = sent.updated.clone();
     let (outcome, uncovered) = Spread::run(&node, &write, sent, recruits, deadline).await?;
@@ -157,6 +163,7 @@ async fn mint_as_member(
             let (updated, own) = (minted.updated, Some(minted.durable));
             Ok(Some(Sent { configuration, parcel, updated, own }))
         }
+        Ok(Mint::Full(progress)) => Err(RequestError::NoSpace(progress)),
         Ok(Mint::Elsewhere | Mint::Known(_))
         | Err(
             RequestError::Late { .. } | RequestError::NotLocated { .. } | RequestError::Damaged(_),
