@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::next_step::SMALL_DIFFERENCE;
 use crate::configuration::Epoch;
 use crate::member::Member;
 use crate::message::{PageCursor, PullPurpose, Standing};
@@ -48,6 +49,8 @@ pub struct Pull {
     rest: Duration,
     wake: Duration,
     difference: Option<u32>,
+    /// Whether everything that one source had was here at some time.
+    copied: bool,
     complete: bool,
 }
 
@@ -128,6 +131,7 @@ impl Pull {
             rest: timing.retry,
             wake: now,
             difference: None,
+            copied: false,
             complete: false,
         }
     }
@@ -137,9 +141,13 @@ impl Pull {
         &self.plan
     }
 
-    /// How many leaves the copy lacked when last compared and has not fetched since.
-    pub const fn difference(&self) -> Option<u32> {
-        self.difference
+    /// How many leaves the copy lacked when last compared and has not fetched since. Before it has fetched
+    /// everything once it is not near, and says so, however few leaves that is: one may hold all there is, and what a
+    /// learner leaves to the merge is not throttled.
+    pub fn difference(&self) -> Option<u32> {
+        let far = self.plan.purpose == PullPurpose::Learn && !self.copied;
+        let least = if far { SMALL_DIFFERENCE + 1 } else { 0 };
+        self.difference.map(|leaves| leaves.max(least))
     }
 
     /// When the next [`PullInput::Tick`] is due.
@@ -256,6 +264,7 @@ impl Pull {
         self.current = None;
         self.failures = 0;
         self.rest = self.timing.retry;
+        self.copied = true;
         self.done.insert(from);
         self.ask_next(now, out);
     }

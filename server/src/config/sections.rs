@@ -271,7 +271,8 @@ pub struct Repair {
     #[serde(with = "humantime_serde")]
     pub interval: Duration,
     /// Bytes a second that this node copies in the background, all its moves and repairs together: 0 for as fast as it
-    /// goes, else at least 64 KiB; default 64 MiB. Lower it when clients feel a join or a leave; too low and a dead
+    /// goes, else at least 64 KiB; default 64 MiB. Copies are at most a second's worth ahead of it, or one record that
+    /// is larger; what was written during a move and a shard waits for is not held up, and other copies wait for it. Lower it when clients feel a join or a leave; too low and a dead
     /// node's replacement takes hours in which a second loss may cost a quorum.
     #[serde(with = "size")]
     pub bytes_per_second: u64,

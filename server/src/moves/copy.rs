@@ -25,6 +25,7 @@ use crate::failpoint::Point;
 use crate::liveness::Liveness;
 use crate::local::{Adoption, Milestone, WriteError};
 use crate::node::Node;
+use crate::throttle;
 
 /// How long one step of copying may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,8 +33,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const BREATH: Duration = Duration::from_millis(10);
 /// Longest sleep without a look whether the copy is still wanted.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// Bytes of a page, unless a single record is larger.
-const PAGE_BYTES: u32 = 512 << 10;
 
 /// Runs one copy until its plan is fulfilled or not the shard's plan any more.
 pub(super) async fn pull(node: Arc<Node>, plan: PullPlan, _working: Working) {
@@ -41,31 +40,22 @@ pub(super) async fn pull(node: Arc<Node>, plan: PullPlan, _working: Working) {
     let mut machine = Pull::new(plan, CopyTiming::default(), node.now());
     let mut inputs = vec![PullInput::Tick];
     let mut outputs = Vec::new();
-    let mut paid = tokio::time::Instant::now();
     loop {
-        let still =
-            node.local.look(shard, |replica| replica.pull_plan().as_ref() == Some(machine.plan()));
-        if still != Some(true) || node.stop.is_cancelled() {
+        if !is_wanted(&node, machine.plan()) {
             return;
-        }
-        let now = tokio::time::Instant::now();
-        if paid > now {
-            // In small steps: the plan may change meanwhile, to one that waits for nothing.
-            tokio::time::sleep_until(paid.min(now + LOOK_AGAIN)).await;
-            continue;
         }
         for input in inputs.drain(..) {
             machine.handle(input, node.now(), &mut outputs);
         }
         node.moves.note_difference(shard, machine.difference());
-        let mut refused = false;
+        let mut over = false;
         for output in outputs.drain(..) {
-            match pull_step(&node, &machine, output, &mut paid).await {
+            match pull_step(&node, &machine, output).await {
                 Ok(input) => inputs.extend(input),
-                Err(NotRecorded) => refused = true,
+                Err(Over) => over = true,
             }
         }
-        if refused {
+        if over {
             return; // placement begins the copy anew
         }
         if inputs.is_empty() {
@@ -79,12 +69,35 @@ pub(super) async fn pull(node: Arc<Node>, plan: PullPlan, _working: Working) {
     }
 }
 
+/// Whether a copy still follows the shard's plan.
+fn is_wanted(node: &Node, plan: &PullPlan) -> bool {
+    let still = node.local.look(plan.shard, |replica| replica.pull_plan().as_ref() == Some(plan));
+    still == Some(true) && !node.stop.is_cancelled()
+}
+
+/// Waits for a learner's turn to fetch a page. What a shard waits for does not wait for others.
+async fn turn_of<'a>(node: &'a Node, plan: &PullPlan) -> Result<Option<throttle::Page<'a>>, Over> {
+    if plan.purpose != PullPurpose::Learn {
+        return Ok(None);
+    }
+    // The plan may change meanwhile, to one that waits for nothing.
+    let unwanted = async {
+        while is_wanted(node, plan) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        page = node.throttle.page() => Ok(Some(page)),
+        () = unwanted => Err(Over),
+    }
+}
+
 async fn pull_step(
     node: &Arc<Node>,
     machine: &Pull,
     output: PullOutput,
-    paid: &mut tokio::time::Instant,
-) -> Result<Option<PullInput>, NotRecorded> {
+) -> Result<Option<PullInput>, Over> {
     let plan = machine.plan();
     Ok(match output {
         PullOutput::Compare { with } => {
@@ -97,21 +110,25 @@ async fn pull_step(
             })
         }
         PullOutput::Fetch { from, leaves, after } => {
+            let turn = turn_of(node, plan).await?;
             let request = PullRequest::Page {
                 shard: plan.shard,
                 epoch: plan.epoch,
                 leaves,
                 after,
-                max_bytes: PAGE_BYTES,
+                max_bytes: node.throttle.page_bytes(),
             };
             let Some(PullReply::Page { records, data_epoch, next }) =
                 call(node, from, request).await
             else {
                 return Ok(Some(PullInput::Failed { from }));
             };
-            let wait = node.throttle.note(size_of(&records));
-            if plan.purpose == PullPurpose::Learn {
-                *paid = tokio::time::Instant::now() + wait;
+            let bytes = size_of(&records);
+            match turn {
+                Some(page) => page.moved(bytes),
+                None => {
+                    node.throttle.note(bytes);
+                }
             }
             let pulled = Adoption::Pulled { source: data_epoch };
             let adopted = node.local.adopt(plan.shard, plan.epoch, pulled, records).await;
@@ -122,16 +139,16 @@ async fn pull_step(
         }
         PullOutput::Complete { purpose: PullPurpose::Learn, .. } => None,
         PullOutput::Complete { epoch, .. } => {
-            steps::at(node, Point::MoveMerge, plan.shard).await.map_err(|_| NotRecorded)?;
+            steps::at(node, Point::MoveMerge, plan.shard).await.map_err(|_| Over)?;
             let merged = node.local.milestone(plan.shard, Milestone::Merged(epoch)).await;
-            merged.map_err(|_| NotRecorded)?;
+            merged.map_err(|_| Over)?;
             None
         }
     })
 }
 
-/// A completed copy could not be written down: it counts for nothing.
-struct NotRecorded;
+/// A copy is not wanted any more, or was completed and could not be written down: it counts for nothing.
+struct Over;
 
 /// Hands over what the members lack, then forgets the shard.
 pub(super) async fn drain(node: Arc<Node>, configuration: Configuration, _working: Working) {
@@ -193,7 +210,13 @@ async fn drain_step(
             })
         }
         DrainOutput::Push { to, leaves, after } => {
-            let Ok((records, next)) = page(node, shard, &leaves, after, PAGE_BYTES) else {
+            let turn = tokio::select! {
+                biased;
+                () = node.stop.cancelled() => return None,
+                page = node.throttle.page() => page,
+            };
+            let most = node.throttle.page_bytes();
+            let Ok((records, next)) = page(node, shard, &leaves, after, most) else {
                 return Some(DrainInput::Failed { from: to });
             };
             let bytes = size_of(&records);
@@ -201,7 +224,7 @@ async fn drain_step(
                 PullRequest::Push { shard, epoch: machine.epoch(), from: node.member(), records };
             Some(match call(node, to, request).await {
                 Some(PullReply::Pushed) => {
-                    node.throttle.take(bytes).await;
+                    turn.moved(bytes);
                     DrainInput::Pushed { to, next }
                 }
                 _ => DrainInput::Failed { from: to },

@@ -81,6 +81,24 @@ fn a_learner_needs_one_source_and_compares_again_and_again() {
 }
 
 #[test]
+fn a_learner_is_not_near_before_it_has_fetched_everything_once_however_few_leaves_that_is() {
+    let mut pull = pull(PullPurpose::Learn, 1);
+    step(&mut pull, PullInput::Tick);
+    let from = member(1);
+    step(&mut pull, compared(1, 5, &[7]));
+    assert_eq!(pull.difference(), Some(SMALL_DIFFERENCE + 1), "one leaf may hold everything");
+    let next = Some(PageCursor(bytes::Bytes::from_static(b"k")));
+    step(&mut pull, PullInput::Merged { from, next });
+    assert_eq!(pull.difference(), Some(SMALL_DIFFERENCE + 1));
+    step(&mut pull, PullInput::Merged { from, next: None });
+    assert_eq!(pull.difference(), Some(0));
+    // From then on it only falls behind by what is written meanwhile.
+    step(&mut pull, PullInput::Tick);
+    step(&mut pull, compared(2, 5, &[7]));
+    assert_eq!(pull.difference(), Some(1));
+}
+
+#[test]
 fn a_silent_source_is_set_aside_and_a_silent_cluster_asked_ever_more_slowly() {
     let mut pull = pull(PullPurpose::Merge, 2);
     let mut rests = Vec::new();
