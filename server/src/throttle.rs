@@ -252,6 +252,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_page_that_is_given_up_lets_the_next_one_begin_at_once() {
         let throttle = Throttle::new(64 << 10);
+        tokio::time::sleep(at(1_000)).await;
         let began = Instant::now();
         let first = throttle.page().await;
         let second = throttle.page().await;

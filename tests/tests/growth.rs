@@ -114,19 +114,19 @@ async fn a_node_that_is_killed_while_it_joins_joins_after_its_restart() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_join_copies_no_faster_than_it_may() {
     const RATE: u32 = 200 << 10;
-    const VALUE: usize = 16 << 10;
-    const VALUES: usize = 160;
+    const VALUE: u32 = 16 << 10;
+    const VALUES: u32 = 160;
     let settings = Settings::small().with("TRIAD_REPAIR_BYTES_PER_SECOND", &RATE.to_string());
     let mut cluster = Cluster::start(1, settings).await;
     let client = cluster.client();
     for number in 0..VALUES {
-        client.put(format!("value/{number}"), vec![number as u8; VALUE]).await.unwrap();
+        client.put(format!("value/{number}"), vec![number as u8; VALUE as usize]).await.unwrap();
     }
     let begun = Instant::now();
     cluster.grow();
     cluster.settled(2).await;
     // A second's worth may be ahead of the rate, so the last second need not be waited for.
-    let least = (VALUE * VALUES) as f64 / f64::from(RATE) - 1.0;
+    let least = f64::from(VALUE * VALUES) / f64::from(RATE) - 1.0;
     let took = begun.elapsed().as_secs_f64();
     assert!(took >= least, "{VALUES} values of {VALUE} bytes came in {took} s, not in {least} s");
 }

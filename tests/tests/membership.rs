@@ -22,6 +22,9 @@ const AT_ONCE: usize = 16;
 /// How long a change of membership may take on a machine busy with other tests.
 const CHANGE: Duration = Duration::from_mins(2);
 
+/// How soon copies that nobody needs any more must have ended: the last resort are 90 s.
+const SOON: Duration = Duration::from_secs(45);
+
 /// A dead node is replaced after some seconds instead of ten minutes.
 fn impatient() -> Settings {
     Settings::small().with("TRIAD_CLUSTER_DOWN_AFTER", "6s")
@@ -67,6 +70,29 @@ async fn a_dead_member_is_replaced_and_then_another_may_die() {
     cluster.start_all();
     cluster.settled_within(4, CHANGE).await;
     everything_reads_back(&cluster, &history, "after both came back").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_for_a_dead_member_end_soon_after_it_has_come_back() {
+    // So slow that the member is back long before anybody has replaced it.
+    let slow = impatient().with("TRIAD_REPAIR_BYTES_PER_SECOND", "64KiB");
+    let mut cluster = Cluster::start(4, slow).await;
+    let client = cluster.client();
+    let large = vec![7; 64 << 10];
+    let puts = (0..300).map(|key| client.put(format!("large/{key}"), large.clone()));
+    for put in puts {
+        put.await.unwrap();
+    }
+    cluster.node(3).kill();
+    until("others learn what the dead member held", CHANGE, || async {
+        let status = client.cluster().status().await.map_err(|error| error.to_string())?;
+        let shards = status.shards.unwrap_or_default();
+        if shards.learning > 0 { Ok(()) } else { Err(format!("{shards:?}")) }
+    })
+    .await;
+    cluster.node(3).start();
+    cluster.node(3).ready().await;
+    cluster.settled_with(4, SOON).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

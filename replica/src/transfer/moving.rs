@@ -69,6 +69,9 @@ pub enum MoveInput {
     },
     /// The moment named by [`Move::wake_at`] came.
     Tick,
+    /// The plan is not wanted any more: who was to be replaced is back, or a newcomer is needed elsewhere. It ends
+    /// a move that waits for newcomers; what is proposed already goes on.
+    Unwanted,
 }
 
 /// What a move wants done.
@@ -205,6 +208,7 @@ impl Move {
         match input {
             MoveInput::Tick if moment.now < self.wake => {}
             MoveInput::Tick => self.on_tick(moment, out),
+            MoveInput::Unwanted => self.on_unwanted(out),
             MoveInput::Reply { from, reply } => self.on_reply(from, reply, moment, out),
         }
     }
@@ -436,6 +440,13 @@ impl Move {
         self.reports.insert(from, report);
         if self.stage == Stage::Gathering {
             self.take_step(moment, out);
+        }
+    }
+
+    /// Nothing was proposed, so the newcomers are bound by nothing and stop when nobody asks about them.
+    fn on_unwanted(&mut self, out: &mut Vec<MoveOutput>) {
+        if self.stage == Stage::Gathering && !self.newcomers_to_prepare().is_empty() {
+            self.finish(Outcome::NotStarted(NotStarted::Unwanted), out);
         }
     }
 

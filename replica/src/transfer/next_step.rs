@@ -45,6 +45,9 @@ pub enum NotStarted {
     /// An acceptor sees a member alive that was to be removed as down.
     #[error("node {} was to be removed as down, but an acceptor sees it alive", .0.node)]
     RemovalRefused(Member),
+    /// Before anything was proposed, the members turned out to be the right ones.
+    #[error("the members are the right ones again")]
+    Unwanted,
     /// Too many former members still have to hand over what they hold.
     #[error("too many former members have not handed over what they hold")]
     TooManyRetired,

@@ -48,7 +48,9 @@ pub(super) async fn drive_move(
             biased;
             () = node.stop.cancelled() => break Outcome::Undecided(machine.configuration().clone()),
             Some(input) = inbox.recv() => input,
-            () = tokio::time::sleep_until(node.started + machine.wake_at()) => MoveInput::Tick,
+            () = tokio::time::sleep_until(node.started + machine.wake_at()) => {
+                if node.moves.is_called_off(shard) { MoveInput::Unwanted } else { MoveInput::Tick }
+            }
         };
         if let Some(point) = steps::of_input(&input)
             && hit_as(point, || Some(Role::Proposer)).await.is_err()

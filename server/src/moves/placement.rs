@@ -38,8 +38,11 @@ const DRAINS: usize = 1_024;
 const TAKE_OVER: Duration = Duration::from_secs(4);
 /// Silence after which an acceptance without decision is carried on.
 const UNDECIDED: Duration = Duration::from_secs(1);
-/// A learner's copy that nobody asked about for so long is given up.
+/// A learner's copy that nobody asked about for so long is given up: a move that waits for its newcomers asks all
+/// the time, but it may have ended for want of one of them, and wait for its turn to begin again.
 const LEARNER_PATIENCE: Duration = Duration::from_secs(90);
+/// The same, when this node itself finds that the shard needs no newcomer.
+const UNWANTED_PATIENCE: Duration = Duration::from_secs(3);
 /// How often members tell the directory what they know.
 const PUBLISH_EVERY: Duration = Duration::from_secs(30);
 /// How often a keeper of the directory asks the others for what it does not know: after a restart
@@ -176,7 +179,7 @@ impl Keeper {
         let waited = self.watch(shard, Some(known.epoch), replica.is_fenced());
         if let Some(plan) = replica.pull_plan() {
             let learns = plan.purpose == PullPurpose::Learn;
-            if learns && self.node.moves.unasked_for(shard, self.node.now()) > LEARNER_PATIENCE {
+            if learns && self.learns_in_vain(known) {
                 return Some(Task::StopLearning);
             }
             // A learner's copy waits for nobody: members that must merge go first.
@@ -192,13 +195,33 @@ impl Keeper {
         if replica.is_leftover() {
             return Some(Task::Forget(known.epoch));
         }
-        if !known.is_member(&self.node.member()) || self.node.moves.is_moving(shard) {
+        if !known.is_member(&self.node.member()) {
+            return None;
+        }
+        if self.node.moves.is_moving(shard) {
+            if self.needs_nobody(known) {
+                self.node.moves.call_off(shard);
+            }
             return None;
         }
         if known.is_joint() || replica.is_fenced() {
             return self.take_over(known, replica.is_fenced(), waited);
         }
         self.propose(known).or_else(|| self.clear(known, waited))
+    }
+
+    /// Whether nobody seems to wait for the copy that this node, which is no member and has promised nothing, makes.
+    fn learns_in_vain(&mut self, known: &Configuration) -> bool {
+        let unasked = self.node.moves.unasked_for(known.shard, self.node.now());
+        unasked > UNWANTED_PATIENCE && (unasked > LEARNER_PATIENCE || self.needs_nobody(known))
+    }
+
+    /// Whether the members are the right ones for all that this node knows, and it has known that for a while.
+    fn needs_nobody(&mut self, known: &Configuration) -> bool {
+        let Phase::Stable { members } = &known.phase else {
+            return false;
+        };
+        self.is_quiet() && self.target(known).is_some_and(|target| is_settled(members, &target))
     }
 
     /// For how long the shard has been as it is.

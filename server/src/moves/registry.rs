@@ -24,7 +24,8 @@ pub(crate) struct Registry {
 
 #[derive(Default)]
 struct State {
-    moves: BTreeSet<ShardId>,
+    /// Each with whether its plan is still wanted.
+    moves: BTreeMap<ShardId, bool>,
     copies: BTreeMap<ShardId, Option<u32>>,
     drains: BTreeSet<ShardId>,
     /// When somebody last asked how a copy goes: a learner that nobody asks about is forgotten.
@@ -93,7 +94,13 @@ impl Registry {
 
     fn begin(&self, work: Work, shard: ShardId, limit: usize) -> bool {
         self.with(|state| match work {
-            Work::Move => state.moves.len() < limit && state.moves.insert(shard),
+            Work::Move => {
+                let room = state.moves.len() < limit && !state.moves.contains_key(&shard);
+                if room {
+                    state.moves.insert(shard, true);
+                }
+                room
+            }
             Work::Drain => state.drains.len() < limit && state.drains.insert(shard),
             Work::Copy => {
                 let room = state.copies.len() < limit && !state.copies.contains_key(&shard);
@@ -115,7 +122,24 @@ impl Registry {
     }
 
     pub(crate) fn is_moving(&self, shard: ShardId) -> bool {
-        self.with(|state| state.moves.contains(&shard))
+        self.with(|state| state.moves.contains_key(&shard))
+    }
+
+    /// What the move under way here was to reach is not wanted any more.
+    pub(super) fn call_off(&self, shard: ShardId) {
+        self.with(|state| {
+            if let Some(wanted) = state.moves.get_mut(&shard) {
+                *wanted = false;
+            }
+        });
+    }
+
+    /// Whether a move was called off since it was last asked.
+    pub(super) fn is_called_off(&self, shard: ShardId) -> bool {
+        self.with(|state| {
+            let wanted = state.moves.get_mut(&shard);
+            wanted.is_some_and(|wanted| !std::mem::replace(wanted, true))
+        })
     }
 
     /// A place among the hand-overs that are at work. None when the node stops.

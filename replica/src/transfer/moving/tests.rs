@@ -341,3 +341,25 @@ fn one_that_still_holds_something_stays_listed_and_alone_is_no_reason_to_decide(
     let out = script.wait(MoveTiming::default().clear);
     assert_eq!(out, vec![MoveOutput::Finished(Outcome::Settled(with_retired()))]);
 }
+
+#[test]
+fn a_move_that_is_not_wanted_any_more_ends_before_anything_is_proposed_and_not_after() {
+    let mut waits = Script::start();
+    waits.tick();
+    waits.reply(4, report(Epoch::FIRST, false, Some(200)));
+    let ended = vec![MoveOutput::Finished(Outcome::NotStarted(NotStarted::Unwanted))];
+    assert_eq!(waits.handle(MoveInput::Unwanted), ended);
+    assert_eq!(waits.reply(4, report(Epoch::FIRST, false, Some(3))), Vec::new());
+
+    let mut goes_on = Script::start();
+    goes_on.tick();
+    let asked = goes_on.reply(4, report(Epoch::FIRST, false, Some(3)));
+    assert_eq!(goes_on.handle(MoveInput::Unwanted), Vec::new(), "a ballot runs");
+    let joint = goes_on.decide(&asked);
+    assert_eq!(goes_on.handle(MoveInput::Unwanted), Vec::new(), "members wait for each other");
+    goes_on.reply(1, report(joint.epoch, true, None));
+    goes_on.reply(2, report(joint.epoch, true, None));
+    let asked = goes_on.reply(4, report(joint.epoch, true, None));
+    let last = goes_on.decide(&asked);
+    assert_eq!(last.phase, Phase::Stable { members: members(&[1, 2, 4]) });
+}
