@@ -5,7 +5,7 @@
 
 mod inject;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::load::Load;
@@ -136,6 +136,8 @@ pub struct Faults {
     pause: Duration,
     next: Duration,
     undo: Vec<(Duration, Kind, Undo)>,
+    /// Machines whose nodes were asked to leave, and that have not begun anew since.
+    leaving: BTreeSet<MachineId>,
     /// No other store may be lost before.
     next_loss: Duration,
     rng: Rng,
@@ -156,6 +158,7 @@ impl Faults {
             pause,
             next: Duration::ZERO,
             undo: Vec::new(),
+            leaving: BTreeSet::new(),
             next_loss: Duration::ZERO,
             rng,
         }
@@ -181,11 +184,16 @@ impl Faults {
         }
     }
 
-    /// All faults end.
+    /// All faults end. What nodes were asked to do goes on: see [`Self::tidy`].
     pub fn end(&mut self, world: &mut World) {
         self.take_back(world, |_, _| true);
         world.network.heal();
         world.revive_all();
+    }
+
+    /// Nodes that have left begin anew, in peace as well: else a cluster that many leave would stay too small.
+    pub fn tidy(&mut self, world: &mut World) {
+        self.take_back(world, |due, now| due <= now);
     }
 
     fn take_back(&mut self, world: &mut World, is_due: impl Fn(Duration, Duration) -> bool) {
@@ -199,7 +207,9 @@ impl Faults {
     }
 
     fn undo(&mut self, kind: Kind, undo: Undo, world: &mut World) {
-        world.trace.tell(world.now(), format_args!("{kind:?} is over"));
+        if !matches!(undo, Undo::StartEmpty(_)) {
+            world.trace.tell(world.now(), format_args!("{kind:?} is over"));
+        }
         match undo {
             Undo::Links(links) => {
                 for (from, to) in links {

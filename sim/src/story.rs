@@ -181,6 +181,7 @@ impl Story {
             while self.world.now() < next {
                 self.step()?;
             }
+            self.faults.tidy(&mut self.world);
             let unrest = View::of(&self.world).unrest(self.world.shards(), COPIES);
             let Some(why) = unrest else { break };
             if self.world.now() >= end {

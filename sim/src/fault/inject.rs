@@ -16,6 +16,8 @@ use crate::world::{MACHINES, World};
 pub(crate) const COPIES: usize = 3;
 /// How long no other store may be lost after one was: scrubs and moves must have had their turn.
 const BETWEEN_LOSSES: Duration = Duration::from_secs(40);
+/// How often a node that leaves is looked at, whether it has.
+const LEAVE_AGAIN: Duration = Duration::from_secs(2);
 
 fn tell(world: &World, kind: Kind, what: &str) {
     world.trace.tell(world.now(), format_args!("{kind:?}: {what}"));
@@ -135,14 +137,20 @@ impl Faults {
     pub(super) fn start_empty(&mut self, id: MachineId, kind: Kind, world: &mut World) {
         // Only who is a member of nothing any more may lose its store without its counting as lost.
         let view = View::of(world);
-        let Some(store) = view.stores.iter().find(|store| store.machine == id) else { return };
+        let Some(store) = view.stores.iter().find(|store| store.machine == id) else {
+            self.leaving.remove(&id);
+            return;
+        };
         let holds = view
             .newest()
             .values()
             .any(|known| known.is_member(&store.member) || known.retired.contains(&store.member));
-        if holds {
+        if holds || store.hints > 0 {
+            let later = world.now() + LEAVE_AGAIN;
+            self.undo.push((later, kind, Undo::StartEmpty(id)));
             return;
         }
+        self.leaving.remove(&id);
         let again = world.now() + self.seconds(0.05, 5.0);
         world.kill(id, Death::Kill, again);
         world.machine(id).wipe();
@@ -286,12 +294,11 @@ impl Faults {
     }
 
     fn leave(&mut self, world: &mut World) -> bool {
-        let view = View::of(world);
-        let members: std::collections::BTreeSet<_> =
-            view.newest().values().flat_map(|known| known.members()).collect();
-        let Some(id) = self.running(world).filter(|_| members.len() > COPIES) else {
-            return false;
-        };
+        // A cluster shrinks as far as its nodes are asked to leave: enough must stay.
+        let staying = world.machines.len() - self.leaving.len();
+        let asked = self.running(world).filter(|id| staying > COPIES && !self.leaving.contains(id));
+        let Some(id) = asked else { return false };
+        self.leaving.insert(id);
         let name = world.name(id);
         tell(world, Kind::Leave, &name);
         let client = world.client(|builder| builder.deadline(Duration::from_secs(20)));
