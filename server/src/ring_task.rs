@@ -32,6 +32,7 @@ enum Event {
     Input(Input),
     Lookup { target: RingId, found: oneshot::Sender<Route> },
     Describe(oneshot::Sender<Vec<VirtualNodeState>>),
+    Copy(oneshot::Sender<RingNode>),
 }
 
 /// How the ring's messages leave the node: on control streams. Losing one is allowed.
@@ -94,6 +95,13 @@ impl RingHandle {
             return Vec::new();
         }
         states.await.unwrap_or_default()
+    }
+
+    /// The state machine as it is now.
+    pub(crate) async fn copy(&self) -> Option<RingNode> {
+        let (reply, copy) = oneshot::channel();
+        self.events.send(Event::Copy(reply)).await.ok()?;
+        copy.await.ok()
     }
 }
 
@@ -170,6 +178,7 @@ impl RingLoop {
         match event {
             Event::Input(input) => self.handle(input),
             Event::Describe(reply) => drop(reply.send(self.node.describe())),
+            Event::Copy(reply) => drop(reply.send(self.node.clone())),
             Event::Lookup { target, found } => {
                 self.lookups.retain(|_, waiting| !waiting.is_closed());
                 if self.lookups.len() >= LOOKUPS {

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 use triad_replica::member::StartNonce;
 use triad_replica::store::{MemoryStore, SpaceRule, Store, StoreError};
-use triad_ring::NodeId;
+use triad_ring::{NodeId, RingNode};
 
 use crate::alarms::Alarms;
 use crate::assembly::{Parts, enter};
@@ -202,7 +202,7 @@ impl Server {
         if let Some(admin) = listeners.admin {
             tasks.spawn(web::serve(admin, Arc::clone(&host), more(&host), stop.clone()));
         }
-        tasks.spawn(host.door.clone().watch(stop.clone()));
+        tasks.spawn(host.door.clone().watch(host.platform.work(), stop.clone()));
         let parts = Parts {
             host: Arc::clone(&host),
             store: opened.store,
@@ -236,6 +236,11 @@ impl ServerHandle {
     /// Whether the node serves clients; if not, why.
     pub fn ready(&self) -> Result<(), Vec<String>> {
         web::Health::ready(&*self.host)
+    }
+
+    /// The node's part of the ring as it is now, for who looks at many nodes at once; none outside a cluster.
+    pub async fn ring_node(&self) -> Option<RingNode> {
+        self.host.node()?.ring.copy().await
     }
 
     /// Waits until the node can no longer go on by itself, and tells why.

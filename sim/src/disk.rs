@@ -20,6 +20,8 @@ struct Stores {
     all: BTreeMap<u64, MemoryStore>,
     /// The one that was opened last.
     current: Option<u64>,
+    /// The one whose last batch was torn: its engine finds that out when it is opened next.
+    torn: Option<u64>,
 }
 
 impl Disks {
@@ -51,6 +53,10 @@ impl Disks {
             fs::write(&mark, number.to_string()).map_err(unavailable)?;
             number
         };
+        if stores.torn == Some(number) {
+            let why = "the last batch is there in part".to_owned();
+            return Err(OpenStoreError::Lost { dir: dir.to_owned(), why });
+        }
         let new = || MemoryStore::with_rule(options.space);
         let store = stores.all.entry(number).or_insert_with(new).clone();
         stores.current = Some(number);
@@ -67,6 +73,12 @@ impl Disks {
     pub fn current(&self) -> Option<MemoryStore> {
         let stores = self.lock();
         stores.all.get(&stores.current?).cloned()
+    }
+
+    /// A batch that is being written ends in the middle.
+    pub(crate) fn tear(&self) {
+        let mut stores = self.lock();
+        stores.torn = stores.current;
     }
 
     /// The process is gone: of what was not synced, a prefix stays. Answers how many batches were at stake.

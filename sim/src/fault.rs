@@ -3,12 +3,19 @@
 //! Each seed draws a *swarm* (Groce et al., *Swarm Testing*, 2012): the kinds that may happen at all in this run, and
 //! how often. A run with everything at once hides what a run with two kinds shows.
 
+mod effect;
 mod inject;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::load::Load;
+use crate::view::View;
+pub(crate) use effect::LONG;
+use effect::{Case, Eyes, Trace};
+pub use effect::{Feelings, Felt};
+use triad_replica::member::StoreId;
+
 use crate::network::{Link, MachineId};
 use crate::rng::Rng;
 use crate::world::World;
@@ -46,10 +53,14 @@ pub enum Kind {
     FullDisk,
     /// A write fails.
     WriteError,
+    /// A read fails.
+    ReadError,
     /// A sync fails.
     SyncError,
     /// A disk takes its time to sync.
     SlowDisk,
+    /// Power fails in the middle of a batch, and the engine finds a part of it.
+    TornBatch,
     /// A stored bit is flipped.
     FlippedBit,
     /// A node joins.
@@ -66,7 +77,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Restart,
         Self::Kill,
         Self::PowerCut,
@@ -82,8 +93,10 @@ impl Kind {
         Self::ClockOffset,
         Self::FullDisk,
         Self::WriteError,
+        Self::ReadError,
         Self::SyncError,
         Self::SlowDisk,
+        Self::TornBatch,
         Self::FlippedBit,
         Self::Join,
         Self::TwoJoins,
@@ -126,6 +139,8 @@ enum Undo {
     StartEmpty(MachineId),
     /// An operator gives the dead node's places away.
     GiveAway(String),
+    /// The power fails as soon as some machine writes a batch; until then it is tried.
+    Tear(Duration),
 }
 
 /// The faults of one run.
@@ -133,6 +148,13 @@ pub struct Faults {
     /// What has happened.
     pub counts: Counts,
     enabled: Vec<Kind>,
+    /// Faults that may still show.
+    cases: Vec<Case>,
+    eyes: Eyes,
+    /// Rows that cannot be read, by store.
+    damaged: BTreeMap<StoreId, usize>,
+    /// The one machine whose clock may be far off.
+    wrong_clock: Option<MachineId>,
     pause: Duration,
     next: Duration,
     undo: Vec<(Duration, Kind, Undo)>,
@@ -145,16 +167,20 @@ pub struct Faults {
 
 impl Faults {
     /// The swarm of a seed.
-    pub fn new(mut rng: Rng) -> Self {
+    pub fn new(mut rng: Rng, rarer: u32) -> Self {
         let share = [150, 300, 600][rng.index(3)];
         let mut enabled: Vec<Kind> = Kind::ALL.into_iter().filter(|_| rng.chance(share)).collect();
         if enabled.is_empty() {
             enabled.push(Kind::PowerCut);
         }
-        let pause = rng.between(Duration::from_millis(500), Duration::from_secs(8));
+        let pause = rarer * rng.between(Duration::from_millis(500), Duration::from_secs(8));
         Self {
             counts: Counts::default(),
             enabled,
+            cases: Vec::new(),
+            eyes: Eyes { felt: Felt::default(), mended: 0 },
+            damaged: BTreeMap::new(),
+            wrong_clock: None,
             pause,
             next: Duration::ZERO,
             undo: Vec::new(),
@@ -172,6 +198,7 @@ impl Faults {
     /// What is due now: takes faults back, and lets others happen.
     pub fn tick(&mut self, world: &mut World, load: &Load) {
         self.take_back(world, |due, now| due <= now);
+        self.eyes.felt = load.feelings.now();
         if world.now() < self.next {
             return;
         }
@@ -182,6 +209,32 @@ impl Faults {
                 self.counts.injected(kind);
             }
         }
+    }
+
+    /// Takes in what shows of faults.
+    pub fn watch(&mut self, world: &World, view: &View, load: &Load) {
+        self.eyes.felt = load.feelings.now();
+        for store in &view.stores {
+            let before = self.damaged.insert(store.member.store, store.damaged).unwrap_or(0);
+            self.eyes.mended += u64::from(store.damaged < before);
+        }
+        let gone = |store: &StoreId| view.stores.iter().all(|one| one.member.store != *store);
+        let replaced = self.damaged.iter().filter(|(store, rows)| **rows > 0 && gone(store));
+        self.eyes.mended += replaced.count() as u64;
+        self.damaged.retain(|store, _| !gone(store));
+        let (eyes, counts) = (self.eyes, &mut self.counts);
+        self.cases.retain(|case| {
+            let shows = case.shows(world, view, &eyes);
+            if shows {
+                counts.mattered(case.kind());
+            }
+            !shows && !case.is_over(world.now())
+        });
+    }
+
+    /// A fault has begun that lasts until then.
+    fn open(&mut self, kind: Kind, over: Duration, trace: Trace, world: &World) {
+        self.cases.push(Case::open(kind, over, trace, world, self.eyes));
     }
 
     /// All faults end. What nodes were asked to do goes on: see [`Self::tidy`].
@@ -207,7 +260,7 @@ impl Faults {
     }
 
     fn undo(&mut self, kind: Kind, undo: Undo, world: &mut World) {
-        if !matches!(undo, Undo::StartEmpty(_)) {
+        if !matches!(undo, Undo::StartEmpty(_) | Undo::Tear(_)) {
             world.trace.tell(world.now(), format_args!("{kind:?} is over"));
         }
         match undo {
@@ -227,6 +280,12 @@ impl Faults {
                 world.machine(id).set_sync_time(sync);
             }
             Undo::StartEmpty(id) => self.start_empty(id, kind, world),
+            Undo::Tear(until) => {
+                if !self.tear(world) && world.now() < until {
+                    let again = world.now() + Duration::from_millis(3);
+                    self.undo.push((again, kind, Undo::Tear(until)));
+                }
+            }
             Undo::GiveAway(name) => {
                 let client = world.client(|builder| builder);
                 drop(world.spawn(async move {

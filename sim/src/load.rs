@@ -1,20 +1,27 @@
 //! Clients that write and read, and take down what they asked and were told.
 
+mod lives;
+mod repeats;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use triad_client::{Client, Context, Error, Level};
 use triad_history::{Action, OperationId, Outcome, Recorder, Request};
 
 use crate::clock::MachineClock;
+use crate::fault::{Feelings, LONG};
+use crate::ledger::Acknowledged;
 use crate::rng::Rng;
 use crate::trace::Trace;
 use crate::world::World;
 
 /// A bucket that takes writes whatever happens.
 const AVAILABLE: &str = "any.sim";
+/// Clients that repeat writes under their ids.
+const REPEATERS: u32 = 2;
 
 /// What the clients of one seed do.
 #[derive(Clone, Copy, Debug)]
@@ -41,30 +48,75 @@ pub struct Habits {
 pub struct Load {
     /// What was asked and told.
     pub recorder: Arc<Recorder>,
+    /// What clients have felt of faults.
+    pub feelings: Feelings,
+    told: Arc<Mutex<Told>>,
     stop: Arc<AtomicBool>,
     habits: Habits,
+}
+
+/// What clients tell besides.
+#[derive(Default)]
+struct Told {
+    acknowledged: Vec<Acknowledged>,
+    complaints: Vec<String>,
 }
 
 impl Load {
     /// Starts the clients.
     pub fn start(world: &World, habits: Habits, rng: &mut Rng) -> Self {
-        let (recorder, stop) = (Arc::new(Recorder::new()), Arc::new(AtomicBool::new(false)));
+        let load = Self {
+            recorder: Arc::new(Recorder::new()),
+            feelings: Feelings::default(),
+            told: Arc::default(),
+            stop: Arc::default(),
+            habits,
+        };
+        let client = || world.client(|builder| builder.deadline(habits.deadline));
         for number in 0..habits.clients {
-            let worker = Worker {
-                number,
-                habits,
-                client: world.client(|builder| builder.deadline(habits.deadline)),
-                rng: rng.fork(&format!("client {number}")),
-                clock: world.clients_clock(),
-                trace: world.trace.clone(),
-                recorder: Arc::clone(&recorder),
-                stop: Arc::clone(&stop),
-                seen: BTreeMap::new(),
-                written: 0,
-            };
-            drop(world.spawn(worker.work()));
+            let rng = rng.fork(&format!("client {number}"));
+            drop(world.spawn(load.worker(world, number, client(), rng).work()));
         }
-        Self { recorder, stop, habits }
+        for number in 0..REPEATERS {
+            let rng = rng.fork(&format!("repeater {number}"));
+            let worker = load.worker(world, 900 + number, client(), rng);
+            drop(world.spawn(worker.repeat_writes()));
+        }
+        let worker = load.worker(world, 990, client(), rng.fork("lives"));
+        drop(world.spawn(worker.follow_lives(world.steady.clone())));
+        load
+    }
+
+    fn worker(&self, world: &World, number: u32, client: Client, rng: Rng) -> Worker {
+        Worker {
+            number,
+            habits: self.habits,
+            client,
+            rng,
+            clock: world.clients_clock(),
+            trace: world.trace.clone(),
+            recorder: Arc::clone(&self.recorder),
+            feelings: self.feelings.clone(),
+            told: Arc::clone(&self.told),
+            stop: Arc::clone(&self.stop),
+            seen: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            written: 0,
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The puts that were acknowledged since this was asked last.
+    pub fn acknowledged(&self) -> Vec<Acknowledged> {
+        std::mem::take(&mut self.told().acknowledged)
+    }
+
+    /// What a client has found wrong.
+    pub fn complaint(&self) -> Option<String> {
+        self.told().complaints.pop()
     }
 
     /// Lets the clients end after their requests under way.
@@ -77,42 +129,24 @@ impl Load {
         let client = world.client(|builder| builder.deadline(self.habits.deadline));
         let first = 1_000 + rng.below(1_000_000) as u32 * 1_000;
         for number in 0..requests {
-            let mut worker = Worker {
-                number: first + number,
-                habits: self.habits,
-                client: client.clone(),
-                rng: rng.fork(&format!("burst {number}")),
-                clock: world.clients_clock(),
-                trace: world.trace.clone(),
-                recorder: Arc::clone(&self.recorder),
-                stop: Arc::clone(&self.stop),
-                seen: BTreeMap::new(),
-                written: 0,
-            };
+            let rng = rng.fork(&format!("burst {number}"));
+            let mut worker = self.worker(world, first + number, client.clone(), rng);
             drop(world.spawn(async move { worker.request().await }));
         }
     }
 
     /// Reads every key once, at this level. Answers how many could not be read.
     pub fn read_all(&self, world: &World, level: Level) -> crate::world::Promise<u32> {
-        let mut worker = Worker {
-            number: 999,
-            habits: self.habits,
-            client: world.client(|builder| builder.deadline(Duration::from_secs(10))),
-            rng: Rng::new(0),
-            clock: world.clients_clock(),
-            trace: world.trace.clone(),
-            recorder: Arc::clone(&self.recorder),
-            stop: Arc::clone(&self.stop),
-            seen: BTreeMap::new(),
-            written: 0,
-        };
-        let keys = self.habits.keys;
+        let client = world.client(|builder| builder.deadline(Duration::from_secs(10)));
+        let mut worker = self.worker(world, 999, client, Rng::new(0));
+        let keys = (0..self.habits.keys).map(|key| format!("k{key}"));
+        let repeated = (0..repeats::KEYS).map(|key| format!("r{key}"));
+        let keys: Vec<String> = keys.chain(repeated).collect();
         world.spawn(async move {
             let mut failed = 0;
             for bucket in ["", AVAILABLE] {
-                for key in 0..keys {
-                    let read = worker.get(&Target { bucket, key: format!("k{key}"), level }).await;
+                for key in &keys {
+                    let read = worker.get(&Target { bucket, key: key.clone(), level }).await;
                     failed += u32::from(!read);
                 }
             }
@@ -129,7 +163,11 @@ struct Worker {
     clock: MachineClock,
     trace: Trace,
     recorder: Arc<Recorder>,
+    feelings: Feelings,
+    told: Arc<Mutex<Told>>,
     stop: Arc<AtomicBool>,
+    /// When the operations under way began, and what they put, if that is promised to last.
+    begun: BTreeMap<OperationId, (Duration, Option<Acknowledged>)>,
     /// The last context read, by bucket and key, and which read brought it.
     seen: BTreeMap<(&'static str, String), (OperationId, Context)>,
     written: u32,
@@ -143,7 +181,7 @@ struct Target {
 
 impl Worker {
     async fn work(mut self) {
-        while !self.stop.load(Ordering::Relaxed) {
+        while !self.is_stopped() {
             tokio::time::sleep(self.rng.between(Duration::ZERO, self.habits.pause)).await;
             self.request().await;
         }
@@ -175,12 +213,46 @@ impl Worker {
         Request::new(self.number, target.key.clone(), action).in_bucket(target.bucket).at(level)
     }
 
-    fn begin(&self, request: Request) -> OperationId {
-        self.recorder.begin(self.clock.now().as_micros() as u64, request)
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
-    fn end(&self, id: OperationId, outcome: Outcome) {
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn complain(&self, what: String) {
+        self.told().complaints.push(what);
+    }
+
+    fn begin(&mut self, request: Request) -> OperationId {
         let now = self.clock.now();
+        let bucket = if request.bucket == AVAILABLE { AVAILABLE } else { "default" };
+        let lasts = request.level != triad_history::Level::One;
+        let put = match &request.action {
+            Action::Put(value) if lasts => Some(Acknowledged {
+                bucket,
+                key: request.key.clone(),
+                value: value.clone(),
+                at: now,
+            }),
+            _ => None,
+        };
+        let id = self.recorder.begin(now.as_micros() as u64, request);
+        self.begun.insert(id, (now, put));
+        id
+    }
+
+    fn end(&mut self, id: OperationId, outcome: Outcome) {
+        let now = self.clock.now();
+        if let Some((began, put)) = self.begun.remove(&id) {
+            let failed = matches!(outcome, Outcome::Refused | Outcome::InDoubt);
+            let hampered = failed || now > began + LONG;
+            self.feelings.add(|felt| felt.hampered += u64::from(hampered));
+            if let Some(put) = put.filter(|_| outcome == Outcome::Acknowledged) {
+                self.told().acknowledged.push(Acknowledged { at: now, ..put });
+            }
+        }
         let kind = match &outcome {
             Outcome::Acknowledged => 1,
             Outcome::Returned(values) => 10 + values.len() as u64,
@@ -199,7 +271,9 @@ impl Worker {
         if !target.bucket.is_empty() {
             get = get.bucket(target.bucket);
         }
-        if let Ok(read) = get.await {
+        let read = get.await;
+        self.feel(read.as_ref().err());
+        if let Ok(read) = read {
             let text = |value: &bytes::Bytes| String::from_utf8_lossy(value).into_owned();
             let values = read.values().map(text).collect();
             self.seen.insert((target.bucket, target.key.clone()), (id, read.context));
@@ -245,7 +319,16 @@ impl Worker {
             }
             put.await.map(drop)
         };
+        self.feel(result.as_ref().err());
         self.end(id, outcome(&result));
+    }
+
+    fn feel(&self, error: Option<&Error>) {
+        self.feelings.add(|felt| match error {
+            Some(Error::Overloaded { .. }) => felt.overloaded += 1,
+            Some(error) if error.reason() == "NO_SPACE" => felt.no_space += 1,
+            _ => {}
+        });
     }
 }
 

@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
-use triad_server::Server;
+use triad_ring::RingNode;
 use triad_server::config::Config;
+use triad_server::{Server, ServerHandle};
 
 use crate::clock::MachineClock;
 use crate::disk::Disks;
 use crate::network::{MachineId, Network};
 use crate::platform::{Knobs, SimPlatform};
 use crate::rng::Rng;
+use crate::story::LOOK_EVERY;
+
+type RingSlot = Arc<Mutex<Option<(Duration, RingNode)>>>;
 
 /// A virtual processor: a runtime whose clock moves only when the world says so.
 pub(crate) struct Processor {
@@ -82,6 +86,10 @@ pub struct Machine {
     /// It stands still until then.
     paused_until: Option<Duration>,
     starts: u32,
+    /// How often its process has ended by itself.
+    pub(crate) ended: u64,
+    /// Its part of the ring, and when it was like this.
+    ring: RingSlot,
 }
 
 impl Machine {
@@ -103,6 +111,8 @@ impl Machine {
             process: None,
             paused_until: None,
             starts: 0,
+            ended: 0,
+            ring: RingSlot::default(),
         }
     }
 
@@ -131,8 +141,10 @@ impl Machine {
             rng: Arc::new(Mutex::new(rng)),
         });
         let ended = Arc::new(Mutex::new(None));
+        self.ring = RingSlot::default();
+        let ring = (Arc::clone(&self.ring), processor.clock.clone());
         let (stop, stopped) = mpsc::unbounded_channel();
-        let serving = serve(platform, self.config.clone(), Arc::clone(&ended), stopped);
+        let serving = serve(platform, self.config.clone(), Arc::clone(&ended), stopped, ring);
         processor.runtime.spawn(serving);
         self.process = Some(Process { processor, ended, stop });
     }
@@ -145,6 +157,7 @@ impl Machine {
         self.paused_until = None;
         // Everything that the process was about to do ends here.
         drop(self.process.take());
+        self.ring = RingSlot::default();
         self.disks.crash(self.rng.draw())
     }
 
@@ -160,6 +173,16 @@ impl Machine {
         if let Some(process) = &self.process {
             let _ = process.stop.send(());
         }
+    }
+
+    /// Its part of the ring, and when it was like this.
+    pub fn ring(&self) -> Option<(Duration, RingNode)> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many syncs were slow so far.
+    pub(crate) fn slow_syncs(&self) -> u64 {
+        self.knobs.slow_syncs.load(Ordering::Relaxed)
     }
 
     /// Sets the clock on the wall wrong by so much.
@@ -190,9 +213,22 @@ impl Machine {
         process.processor.run_until(now);
         let ended = process.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
         if ended.is_some() {
+            self.ended += 1;
             self.die(Death::Kill);
         }
         ended
+    }
+}
+
+/// Shows the node's part of the ring, at the same moments on all machines.
+async fn show_ring(server: &ServerHandle, (slot, clock): (RingSlot, MachineClock)) {
+    let every = LOOK_EVERY.as_micros();
+    loop {
+        let next = (clock.now().as_micros() / every + 1) * every;
+        let next = Duration::from_micros(next as u64);
+        tokio::time::sleep_until(clock.instant(next)).await;
+        let shown = server.ring_node().await.map(|node| (next, node));
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = shown;
     }
 }
 
@@ -201,6 +237,7 @@ async fn serve(
     config: Config,
     ended: Arc<Mutex<Option<String>>>,
     mut stop: mpsc::UnboundedReceiver<()>,
+    ring: (RingSlot, MachineClock),
 ) {
     let listeners = platform.listeners();
     let why = match Server::start_on(platform, config, Some(listeners)).await {
@@ -210,6 +247,7 @@ async fn serve(
                 biased;
                 why = server.closed() => Some(why),
                 _ = stop.recv() => None,
+                () = show_ring(&server, ring) => None,
             };
             if stopped.is_none() {
                 server.shutdown().await;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use triad_sim::fault::{Counts, Kind};
 use triad_sim::story::{Plan, Report, run};
+use triad_sim::tally::Tally;
 use triad_sim::trace::Trace;
 
 /// Simulates whole clusters under faults that a seed chooses.
@@ -24,6 +24,9 @@ struct Args {
     /// Shorter stories, those of the test `seeds`.
     #[arg(long)]
     short: bool,
+    /// Stories of six minutes in which everything takes its time: for many hours.
+    #[arg(long, conflicts_with = "short")]
+    long: bool,
     /// Runs each seed twice, and says where the two runs part.
     #[arg(long)]
     twice: bool,
@@ -46,10 +49,14 @@ fn main() -> anyhow::Result<()> {
     }
     let mut out = std::io::stdout().lock();
     let (began, mut simulated) = (Instant::now(), Duration::ZERO);
-    let (mut faults, mut requests, mut reads, mut failed) = (Counts::default(), 0, 0, Vec::new());
+    let mut tally = Tally::default();
     for seed in args.seed..args.seed + args.seeds {
         let at = Instant::now();
-        let plan = if args.short { Plan::short(seed) } else { Plan::of(seed) };
+        let plan = match (args.short, args.long) {
+            (true, _) => Plan::short(seed),
+            (_, true) => Plan::long(seed),
+            _ => Plan::of(seed),
+        };
         let report = run(&plan, Trace::default())?;
         if args.twice {
             let traces = [Trace::complete(), Trace::complete()];
@@ -64,29 +71,18 @@ fn main() -> anyhow::Result<()> {
             }
         }
         simulated += report.simulated;
-        faults.add(&report.faults);
-        requests += report.requests.0;
-        reads += report.reads;
+        tally.add(&report);
         tell(&mut out, &report, at.elapsed(), args.trace)?;
         if report.failure.is_some() {
-            failed.push(seed);
             if let Some(dir) = &args.history {
                 let mut file = std::fs::File::create(dir.join(format!("seed-{seed}.jsonl")))?;
                 report.history.write_lines(&mut file)?;
             }
         }
     }
-    let hours = simulated.as_secs_f64() / 3_600.0;
     let speed = simulated.as_secs_f64() / began.elapsed().as_secs_f64();
-    writeln!(
-        out,
-        "{} seeds, {hours:.2} simulated hours ({speed:.0} times as fast as time), {requests} requests, {reads} reads judged",
-        args.seeds
-    )?;
-    for kind in Kind::ALL {
-        let (injected, mattered) = faults.0.get(&kind).copied().unwrap_or_default();
-        writeln!(out, "  {kind:?}: {injected} times, mattered {mattered} times")?;
-    }
+    writeln!(out, "{tally}{speed:.0} times as fast as time")?;
+    let failed = tally.failed;
     anyhow::ensure!(failed.is_empty(), "seeds that failed: {failed:?}");
     Ok(())
 }

@@ -31,6 +31,8 @@ pub use wire::SimWire;
 const RETRANSMIT: Duration = Duration::from_millis(200);
 /// A segment is not lost more often than this in a row.
 const LOSSES: u32 = 4;
+/// A segment that is later than this has met something wrong.
+const NOTICEABLE: Duration = Duration::from_millis(50);
 /// Pause before a connection is asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -93,6 +95,8 @@ struct State {
     arrival: u64,
     listening: BTreeMap<(MachineId, u16), Listening>,
     dark: BTreeSet<MachineId>,
+    /// How often something on a link was held up by what is wrong with it.
+    felt: BTreeMap<(MachineId, MachineId), u64>,
     counts: NetworkCounts,
 }
 
@@ -119,6 +123,7 @@ impl Network {
             arrival: 0,
             listening: BTreeMap::new(),
             dark: BTreeSet::new(),
+            felt: BTreeMap::new(),
             counts: NetworkCounts::default(),
         })))
     }
@@ -135,6 +140,21 @@ impl Network {
     /// What faults have done so far.
     pub fn counts(&self) -> NetworkCounts {
         self.lock().counts
+    }
+
+    /// How often something on these links was held up by what is wrong with them.
+    pub fn felt(&self, links: &[(MachineId, MachineId)]) -> u64 {
+        let state = self.lock();
+        links.iter().filter_map(|link| state.felt.get(link)).sum()
+    }
+
+    /// Whether nothing is wrong with any link.
+    pub fn is_well(&self) -> bool {
+        let state = self.lock();
+        let spoilt = |link: &Link| {
+            link.cut || link.loss > 0 || link.rate > 0 || link.delay > Link::default().delay
+        };
+        state.dark.is_empty() && !state.links.values().any(spoilt)
     }
 
     /// The time of the current step.
@@ -311,12 +331,14 @@ impl State {
     fn passage(&mut self, from: MachineId, to: MachineId, at: Duration) -> Option<Duration> {
         if self.is_cut(from, to) {
             self.counts.stopped += 1;
+            self.feel(from, to);
             return None;
         }
         let link = self.link(from, to);
         let mut rng = self.chance(u64::from(from.0) << 8 | u64::from(to.0), at);
         if rng.chance(link.loss.into()) {
             self.counts.lost += 1;
+            self.feel(from, to);
             return None;
         }
         Some(link.delay + rng.between(Duration::ZERO, link.jitter))
@@ -328,14 +350,14 @@ impl State {
         let link = self.link(pipe.from, pipe.to);
         let mut rng = self.chance(1 << 16 | id.0, at);
         let mut delay = link.delay + rng.between(Duration::ZERO, link.jitter);
-        if delay > Duration::from_millis(50) {
-            self.counts.delayed += 1;
-        }
+        let mut held_up = delay > NOTICEABLE;
+        self.counts.delayed += u64::from(held_up);
         for loss in 0..LOSSES {
             if !rng.chance(link.loss.into()) {
                 break;
             }
             self.counts.lost += 1;
+            held_up = true;
             delay += RETRANSMIT * 2_u32.pow(loss);
         }
         let length = content.length();
@@ -344,10 +366,19 @@ impl State {
         if let Some(micros) = (length as u64 * 1_000_000).checked_div(link.rate) {
             self.counts.throttled += 1;
             due += Duration::from_micros(micros);
+            held_up |= due > at + NOTICEABLE;
         }
         pipe.last_due = due;
         pipe.push(due, content);
+        let (from, to) = (pipe.from, pipe.to);
         self.expect(due, id);
+        if held_up {
+            self.feel(from, to);
+        }
+    }
+
+    fn feel(&mut self, from: MachineId, to: MachineId) {
+        *self.felt.entry((from, to)).or_default() += 1;
     }
 
     fn expect(&mut self, due: Duration, id: PipeId) {
@@ -365,6 +396,7 @@ impl State {
             }
             if self.is_cut(from, to) {
                 self.counts.stopped += 1;
+                self.feel(from, to);
                 self.pipes.get_mut(&id).expect("it was there").stalled = true;
                 return;
             }

@@ -18,6 +18,8 @@ use crate::rng::Rng;
 
 /// The hour at which every simulation begins, in seconds since 1970.
 const EPOCH: u64 = 1_800_000_000;
+/// A sync that takes longer is slow, in microseconds.
+const SLOW_SYNC: u64 = 100_000;
 /// Where clients and other nodes reach a machine.
 pub(crate) const CLIENT_PORT: u16 = 7420;
 pub(crate) const PEER_PORT: u16 = 7421;
@@ -29,6 +31,8 @@ pub(crate) struct Knobs {
     pub(crate) hour_ms: Arc<AtomicI64>,
     /// How long a sync takes at most, in microseconds.
     pub(crate) sync_micros: Arc<AtomicU64>,
+    /// Syncs so far that took noticeably long.
+    pub(crate) slow_syncs: Arc<AtomicU64>,
 }
 
 /// The platform of one process.
@@ -76,9 +80,11 @@ impl Platform for SimPlatform {
 
     fn work(&self) -> Work {
         let (rng, most) = (Arc::clone(&self.rng), Arc::clone(&self.knobs.sync_micros));
+        let slow = Arc::clone(&self.knobs.slow_syncs);
         Work::Tasks(Arc::new(move || {
             let most = most.load(Ordering::Relaxed);
             let micros = rng.lock().unwrap_or_else(PoisonError::into_inner).below(most);
+            slow.fetch_add(u64::from(micros > SLOW_SYNC), Ordering::Relaxed);
             Duration::from_micros(micros)
         }))
     }

@@ -5,12 +5,15 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use triad_replica::configuration::Configuration;
+use triad_replica::hint::HeldRecord;
 use triad_replica::member::{Member, StoreId};
 use triad_replica::record::Record;
 use triad_replica::shard::EnteredRow;
-use triad_replica::store::{Key, KeyRange, MetaRow, ShardRow, Store};
+use triad_replica::start::{Start, StartLog};
+use triad_replica::store::{Key, KeyRange, MemoryStore, MetaRow, ShardRow, Store};
 use triad_ring::{NodeId, ShardId};
 
+use crate::machine::Machine;
 use crate::network::MachineId;
 use crate::world::World;
 
@@ -28,6 +31,10 @@ pub struct StoreView {
     pub records: BTreeMap<Bytes, Record>,
     /// Hints that wait for delivery.
     pub hints: usize,
+    /// Records held for the members of their shards, by the records' stored keys.
+    pub held: BTreeMap<Bytes, HeldRecord>,
+    /// The starts of others that it has recorded.
+    pub starts: Vec<Start>,
     /// Rows that cannot be read.
     pub damaged: usize,
 }
@@ -42,19 +49,7 @@ impl View {
     /// What lies there now.
     pub fn of(world: &World) -> Self {
         let stores = world.machines.iter().filter_map(|machine| {
-            let store = machine.disks.current()?;
-            let row = store.get(&Key::Meta(MetaRow::Store).encode()).ok()??;
-            let mut view = StoreView {
-                machine: machine.id,
-                running: machine.is_running(),
-                member: owner(&row)?,
-                entered: BTreeMap::new(),
-                records: BTreeMap::new(),
-                hints: 0,
-                damaged: 0,
-            };
-            view.read(&store);
-            Some(view)
+            machine.disks.current()?.unharmed(|store| StoreView::of(machine, store))
         });
         Self { stores: stores.collect() }
     }
@@ -160,6 +155,23 @@ fn difference(
 }
 
 impl StoreView {
+    fn of(machine: &Machine, store: &MemoryStore) -> Option<Self> {
+        let row = store.get(&Key::Meta(MetaRow::Store).encode()).ok()??;
+        let mut view = StoreView {
+            machine: machine.id,
+            running: machine.is_running(),
+            member: owner(&row)?,
+            entered: BTreeMap::new(),
+            records: BTreeMap::new(),
+            hints: 0,
+            held: BTreeMap::new(),
+            starts: Vec::new(),
+            damaged: 0,
+        };
+        view.read(store);
+        Some(view)
+    }
+
     fn read(&mut self, store: &dyn Store) {
         let rows = |range: &KeyRange, visit: &mut dyn FnMut(&[u8], Bytes)| {
             let mut damaged = 0;
@@ -193,10 +205,23 @@ impl StoreView {
                 records.insert(Bytes::copy_from_slice(key), record);
             }
         });
-        let hints = &mut self.hints;
-        damaged += rows(&KeyRange::hints(), &mut |key, _| {
-            if !matches!(Key::decode(key), Some(Key::HintFloor(_))) {
-                *hints += 1;
+        let (hints, held) = (&mut self.hints, &mut self.held);
+        damaged += rows(&KeyRange::hints(), &mut |key, row| {
+            let key = Key::decode(key);
+            if let Some(Key::Held { shard, bucket, key }) = key
+                && let Ok(record) = HeldRecord::decode(row)
+            {
+                held.insert(Key::Record { shard, bucket, key }.encode(), record);
+            }
+            *hints += usize::from(!matches!(key, Some(Key::HintFloor(_))));
+        });
+        let starts = &mut self.starts;
+        damaged += rows(&KeyRange::starts(), &mut |key, row| {
+            let mut log = StartLog::default();
+            if let Some(Key::Start(member)) = Key::decode(key)
+                && log.restore(member, &row).is_ok()
+            {
+                starts.extend(log.newest(member.node));
             }
         });
         self.damaged = damaged;

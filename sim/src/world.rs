@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct Size {
     pub virtual_nodes: u16,
     /// How long a step is: what happens on two machines within one is concurrent.
     pub step: Duration,
+    /// Requests that a node lets in at once.
+    pub in_flight: u32,
 }
 
 /// All machines, the network between them, and time.
@@ -39,6 +42,8 @@ pub struct World {
     pub trace: Trace,
     /// The network between the machines.
     pub network: Network,
+    /// Since when nothing is wrong.
+    pub steady: Steady,
     /// The machines that have, had or may get servers.
     pub machines: Vec<Machine>,
     size: Size,
@@ -61,6 +66,7 @@ impl World {
         let mut world = Self {
             trace,
             network,
+            steady: Steady::default(),
             machines: Vec::new(),
             size,
             sync,
@@ -120,6 +126,7 @@ impl World {
         let mut machine = Machine::new(id, config, self.network.clone(), rng);
         machine.set_sync_time(self.sync);
         machine.start(self.now);
+        self.steady.ends(self.now);
         self.trace.tell(self.now, format_args!("{} starts for the first time", machine.name));
         self.machines.push(machine);
         Some(id)
@@ -140,6 +147,7 @@ impl World {
         config.cluster.virtual_nodes = self.size.virtual_nodes;
         config.cluster.down_after = Duration::from_secs(15);
         config.cluster.placement_settle = Duration::from_millis(500);
+        config.limits.in_flight = self.size.in_flight;
         config.repair.interval = Duration::from_secs(2);
         config.repair.scrub = Duration::from_secs(10);
         config
@@ -161,6 +169,10 @@ impl World {
             }
         }
         self.clients.run_until(now);
+        let there = |machine: &Machine| machine.is_running() && !machine.is_paused();
+        if !self.network.is_well() || !self.machines.iter().all(there) {
+            self.steady.ends(now);
+        }
         self.now = now;
     }
 
@@ -188,6 +200,7 @@ impl World {
         if !machine.is_running() {
             machine.start(now);
             let name = machine.name.clone();
+            self.steady.ends(now);
             self.trace.tell(now, format_args!("{name} starts"));
         }
     }
@@ -256,6 +269,31 @@ impl World {
             self.step();
         }
         promise.take()
+    }
+}
+
+/// Since when nothing is wrong with any machine or link, in microseconds; and whether a clock was ever wrong.
+#[derive(Clone, Default)]
+pub struct Steady {
+    since: Arc<AtomicU64>,
+    clocks: Arc<AtomicBool>,
+}
+
+impl Steady {
+    fn ends(&self, now: Duration) {
+        self.since.store(now.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// A clock is wrong.
+    pub fn clock_is_wrong(&self) {
+        self.clocks.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what began then, and lasted until now, can be judged by the clock: nothing else was wrong since `before`
+    /// it, or no clock ever was.
+    pub fn may_judge(&self, began: Duration, before: Duration) -> bool {
+        let since = Duration::from_micros(self.since.load(Ordering::Relaxed));
+        !self.clocks.load(Ordering::Relaxed) || since + before <= began
     }
 }
 

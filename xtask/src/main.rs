@@ -27,7 +27,7 @@ usage: cargo xtask <command>
   tidy    house rules: sizes, forbidden words, pure cores, dead files, documents that point nowhere
   ci      everything CI checks, by the same script (.ci/run)
   models  every case of the models, every mutant: [--wide], see xtask/src/models.rs
-  sim     simulated clusters under faults: [--seeds N] [--seed FIRST] [--trace] [--log FILTER]
+  sim     simulated clusters under faults: [--seeds N] [--seed FIRST] [--short|--long] [--trace] [--log FILTER]
   soak    the long stories in full: [--minutes N] [--story NAME] [--seed N], see xtask/src/soak.rs
   chaos   containers under every kind of fault: [--seconds N] [--seed N], see xtask/src/chaos.rs
   powercut  power cuts under a loaded store, every engine: [--cuts N] [--engine NAME] [--mode strict|random|both] [--seed N]

@@ -100,6 +100,19 @@ impl MemoryStore {
         Some(key)
     }
 
+    /// Looks at the store from outside: what was injected waits meanwhile.
+    pub fn unharmed<T>(&self, look: impl FnOnce(&Self) -> T) -> T {
+        let faults = std::mem::take(&mut self.disk.lock().faults);
+        let seen = look(self);
+        self.disk.lock().faults.extend(faults);
+        seen
+    }
+
+    /// How often something went wrong: a fault that was injected, or a disk that was full.
+    pub fn struck(&self) -> u64 {
+        self.disk.lock().struck
+    }
+
     /// Batches applied and not yet synced.
     pub fn unsynced(&self) -> usize {
         self.disk.lock().unsynced.len()
@@ -158,6 +171,7 @@ struct DiskState {
     used: u64,
     capacity: u64,
     faults: Vec<Fault>,
+    struck: u64,
     crashed: bool,
 }
 
@@ -170,6 +184,7 @@ impl Default for DiskState {
             used: 0,
             capacity: u64::MAX,
             faults: Vec::new(),
+            struck: 0,
             crashed: false,
         }
     }
@@ -231,6 +246,7 @@ impl DiskState {
             }
             None => true,
         });
+        self.struck += u64::from(struck);
         struck
     }
 
@@ -310,6 +326,7 @@ impl Engine for MemoryEngine {
             changes.iter().filter_map(|(key, _)| Some(size(key, disk.visible.get(key)?))).sum();
         let used = (disk.used + added).saturating_sub(freed);
         if used > disk.capacity && used > disk.used {
+            disk.struck += 1;
             return Err(StoreError::Engine("write failed: no space left on device".to_owned()));
         }
         disk.used = used;

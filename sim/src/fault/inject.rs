@@ -5,6 +5,9 @@ use std::time::Duration;
 use triad_replica::store::Store;
 use triad_replica::store::memory::Fault;
 
+use triad_replica::member::Member;
+
+use super::effect::Trace;
 use super::{Faults, Kind, Undo};
 use crate::load::Load;
 use crate::machine::Death;
@@ -16,6 +19,8 @@ use crate::world::{MACHINES, World};
 pub(crate) const COPIES: usize = 3;
 /// How long no other store may be lost after one was: scrubs and moves must have had their turn.
 const BETWEEN_LOSSES: Duration = Duration::from_secs(40);
+/// How long a process may take to end and start again, and too many requests to be done.
+const RESTART: Duration = Duration::from_secs(3);
 /// How often a node that leaves is looked at, whether it has.
 const LEAVE_AGAIN: Duration = Duration::from_secs(2);
 
@@ -31,7 +36,7 @@ impl Faults {
                 let Some(id) = self.running(world) else { return false };
                 tell(world, kind, &world.name(id));
                 world.machine(id).stop();
-                self.counts.mattered(kind);
+                self.open(kind, world.now() + RESTART, Trace::Clients, world);
                 true
             }
             Kind::Kill => self.kill(world, Death::Kill, kind),
@@ -43,8 +48,15 @@ impl Faults {
             Kind::Partition | Kind::PartialPartition | Kind::OneWay => self.cut(world, kind),
             Kind::Loss | Kind::Delay | Kind::SlowReader => self.spoil(world, kind),
             Kind::ClockOffset => self.set_clock(world),
-            Kind::FullDisk | Kind::WriteError | Kind::SyncError | Kind::SlowDisk => {
-                self.hurt_disk(world, kind)
+            Kind::FullDisk
+            | Kind::WriteError
+            | Kind::ReadError
+            | Kind::SyncError
+            | Kind::SlowDisk => self.hurt_disk(world, kind),
+            Kind::TornBatch => {
+                let until = world.now() + Duration::from_secs(5);
+                self.undo.push((world.now(), kind, Undo::Tear(until)));
+                true
             }
             Kind::FlippedBit => self.flip(world),
             Kind::Join => self.join(world, kind, 1),
@@ -53,8 +65,8 @@ impl Faults {
             Kind::Overload => {
                 let requests = 100 + self.rng.below(300) as u32;
                 tell(world, kind, &format!("{requests} requests"));
+                self.open(kind, world.now() + RESTART, Trace::Overload, world);
                 load.burst(world, requests, &mut self.rng);
-                self.counts.mattered(kind);
                 true
             }
         }
@@ -79,10 +91,17 @@ impl Faults {
         let again = world.now() + self.seconds(0.05, 12.0);
         let unsynced = world.kill(id, how, again);
         tell(world, kind, &format!("{} with {unsynced} batches", world.name(id)));
-        if unsynced > 0 || how == Death::Kill {
-            self.counts.mattered(kind);
-        }
+        self.gone(world, kind, unsynced, again);
         true
+    }
+
+    /// Processes are gone until then: that matters when batches are lost, or clients feel it.
+    fn gone(&mut self, world: &World, kind: Kind, unsynced: usize, again: Duration) {
+        if unsynced > 0 && kind != Kind::Kill {
+            self.counts.mattered(kind);
+        } else {
+            self.open(kind, again, Trace::Clients, world);
+        }
     }
 
     fn blackout(&mut self, world: &mut World) -> bool {
@@ -95,9 +114,7 @@ impl Faults {
             }
         }
         tell(world, Kind::Blackout, &format!("{unsynced} batches"));
-        if unsynced > 0 {
-            self.counts.mattered(Kind::Blackout);
-        }
+        self.gone(world, Kind::Blackout, unsynced, again + Duration::from_secs(5));
         true
     }
 
@@ -114,9 +131,39 @@ impl Faults {
         let Some(id) = self.running(world).filter(|_| self.may_lose(world)) else { return false };
         tell(world, kind, &world.name(id));
         let again = world.now() + self.seconds(0.05, 10.0);
+        self.loses(world, kind, id);
         world.kill(id, Death::PowerCut, again);
         world.machine(id).wipe();
-        self.counts.mattered(kind);
+        true
+    }
+
+    /// The machine's store is lost now: that matters when its place is given to another.
+    fn loses(&mut self, world: &World, kind: Kind, id: MachineId) {
+        let view = View::of(world);
+        let newest = view.newest();
+        let is_member = |member: &Member| newest.values().any(|known| known.is_member(member));
+        let store = view.stores.iter().find(|store| store.machine == id);
+        if let Some(member) = store.map(|store| store.member).filter(is_member) {
+            self.open(kind, world.now(), Trace::Replaced(member), world);
+        }
+    }
+
+    /// The power fails where a batch is being written. False when none is, or no store may be lost.
+    pub(super) fn tear(&mut self, world: &mut World) -> bool {
+        let writes = |id: &MachineId| {
+            let machine = &world.machines[usize::from(id.0)];
+            let store = machine.disks.current().filter(|_| machine.is_running());
+            store.is_some_and(|store| store.unsynced() > 0)
+        };
+        let Some(id) = world.ids().into_iter().find(writes) else { return false };
+        if !self.may_lose(world) {
+            return false;
+        }
+        tell(world, Kind::TornBatch, &world.name(id));
+        self.loses(world, Kind::TornBatch, id);
+        let again = world.now() + self.seconds(0.05, 10.0);
+        world.machine(id).disks.tear();
+        world.kill(id, Death::PowerCut, again);
         true
     }
 
@@ -126,11 +173,11 @@ impl Faults {
         tell(world, Kind::Replace, &name);
         let now = world.now();
         let again = now + self.seconds(20.0, 40.0);
+        self.loses(world, Kind::Replace, id);
         world.kill(id, Death::PowerCut, again);
         world.machine(id).wipe();
         let given = now + self.seconds(4.0, 12.0);
         self.undo.push((given, Kind::Replace, Undo::GiveAway(name)));
-        self.counts.mattered(Kind::Replace);
         true
     }
 
@@ -164,9 +211,7 @@ impl Faults {
         tell(world, Kind::Pause, &format!("{} for {long:?}", world.name(id)));
         let until = world.now() + long;
         world.machine(id).pause(until);
-        if long > Duration::from_secs(1) {
-            self.counts.mattered(Kind::Pause);
-        }
+        self.open(Kind::Pause, until, Trace::Clients, world);
         true
     }
 
@@ -181,6 +226,7 @@ impl Faults {
             world.network.change(*from, *to, &change);
         }
         let until = world.now() + self.seconds(0.5, 20.0);
+        self.open(kind, until, Trace::Links(links.clone()), world);
         self.undo.push((until, kind, Undo::Links(links)));
     }
 
@@ -210,7 +256,6 @@ impl Faults {
         }
         tell(world, kind, &format!("{} links", links.len()));
         self.change(world, kind, links, |link| link.cut = true);
-        self.counts.mattered(kind);
         true
     }
 
@@ -233,25 +278,35 @@ impl Faults {
             Kind::Delay => (link.delay, link.jitter) = (delay, jitter),
             _ => link.rate = rate,
         });
-        self.counts.mattered(kind);
         true
     }
 
     fn set_clock(&mut self, world: &mut World) -> bool {
         let Some(id) = self.running(world) else { return false };
-        let most = [100, 5_000, 4_000_000][self.rng.index(3)];
+        // Of the clocks one may be far off; a few milliseconds are any clock's.
+        let id = *self.wrong_clock.get_or_insert(id);
+        let most = [100, 5_000, 3_600_000][self.rng.index(3)];
         let off = self.rng.below(2 * most).cast_signed() - most.cast_signed();
         tell(world, Kind::ClockOffset, &format!("{} by {off} ms", world.name(id)));
         world.machine(id).set_clock_offset(off);
+        if off.unsigned_abs() > 100 {
+            world.steady.clock_is_wrong();
+        }
         let until = world.now() + self.seconds(1.0, 60.0);
         self.undo.push((until, Kind::ClockOffset, Undo::Clock(id)));
-        self.counts.mattered(Kind::ClockOffset);
+        if off.unsigned_abs() > 2_000 {
+            self.open(Kind::ClockOffset, until, Trace::Lives, world);
+        }
         true
     }
 
     fn hurt_disk(&mut self, world: &mut World, kind: Kind) -> bool {
         let Some(id) = self.running(world) else { return false };
         let Some(store) = world.machine(id).disks.current() else { return false };
+        // A store that cannot be read at some places cannot be trusted: its node may begin a new one.
+        if kind == Kind::ReadError && !self.may_lose(world) {
+            return false;
+        }
         tell(world, kind, &world.name(id));
         let until = world.now() + self.seconds(0.5, 15.0);
         let skip = self.rng.below(6) as u32;
@@ -263,12 +318,16 @@ impl Faults {
             Kind::SlowDisk => {
                 let most = self.seconds(0.01, 0.4);
                 world.machine(id).set_sync_time(most);
+                self.open(kind, until, Trace::SlowSyncs(id), world);
                 self.undo.push((until, kind, Undo::SyncTime(id)));
             }
             Kind::WriteError => store.inject(Fault::Apply { skip }),
+            Kind::ReadError => store.inject(Fault::Read { skip: 10 * skip }),
             _ => store.inject(Fault::Sync { skip }),
         }
-        self.counts.mattered(kind);
+        if kind != Kind::SlowDisk {
+            self.open(kind, until, Trace::Store(store), world);
+        }
         true
     }
 
@@ -278,7 +337,7 @@ impl Faults {
         let Some(row) = store.flip_any_bit(self.rng.draw()) else { return false };
         let row = format!("{:?}", triad_replica::store::Key::decode(&row));
         tell(world, Kind::FlippedBit, &format!("{} in {row}", world.name(id)));
-        self.counts.mattered(Kind::FlippedBit);
+        self.open(Kind::FlippedBit, world.now(), Trace::Mended, world);
         true
     }
 
@@ -286,10 +345,8 @@ impl Faults {
         if world.machines.len() + usize::from(nodes) > usize::from(MACHINES.min(7)) {
             return false;
         }
-        for _ in 0..nodes {
-            world.add_machine();
-        }
-        self.counts.mattered(kind);
+        let joining = (0..nodes).filter_map(|_| world.add_machine()).collect();
+        self.open(kind, world.now(), Trace::Together(joining), world);
         true
     }
 

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use triad_replica::dot::Dot;
 
-use super::Invariant;
-use crate::view::View;
+use super::{Invariant, Look};
 
 /// Every dot that was ever seen in a store, with its key and value.
 #[derive(Default)]
@@ -17,8 +16,8 @@ impl Invariant for Dots {
         "no dot names two values"
     }
 
-    fn check(&mut self, view: &View) -> Result<(), String> {
-        for store in &view.stores {
+    fn check(&mut self, look: &Look<'_>) -> Result<(), String> {
+        for store in &look.view.stores {
             for (key, record) in &store.records {
                 for (dot, sibling) in record.siblings() {
                     let named = self.0.entry((key.clone(), *dot));

@@ -6,8 +6,7 @@ use triad_replica::configuration::Epoch;
 use triad_replica::member::StoreId;
 use triad_ring::ShardId;
 
-use super::Invariant;
-use crate::view::View;
+use super::{Invariant, Look};
 
 /// The greatest epoch that each store was seen to have entered.
 ///
@@ -27,8 +26,8 @@ impl Invariant for Fences {
         "no store goes back to an earlier epoch"
     }
 
-    fn check(&mut self, view: &View) -> Result<(), String> {
-        for store in view.stores.iter().filter(|store| store.running) {
+    fn check(&mut self, look: &Look<'_>) -> Result<(), String> {
+        for store in look.view.stores.iter().filter(|store| store.running) {
             for (shard, row) in &store.entered {
                 let epoch = row.configuration.epoch;
                 let seen = self.0.entry((store.member.store, *shard));

@@ -1,7 +1,6 @@
 //! D7: a store that enters an epoch after a collection that it missed has discarded the shard before.
 
-use super::Invariant;
-use crate::view::View;
+use super::{Invariant, Look};
 
 /// Looks at each store by itself.
 pub(super) struct FormerData;
@@ -11,8 +10,8 @@ impl Invariant for FormerData {
         "no member holds data from before a collection"
     }
 
-    fn check(&mut self, view: &View) -> Result<(), String> {
-        for store in &view.stores {
+    fn check(&mut self, look: &Look<'_>) -> Result<(), String> {
+        for store in &look.view.stores {
             for (shard, row) in &store.entered {
                 let configuration = &row.configuration;
                 let member = configuration.is_member(&store.member);

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Invariant;
-use crate::view::View;
+use super::{Invariant, Look};
 
 /// Looks at each configuration by itself.
 pub(super) struct DistinctMembers;
@@ -13,8 +12,8 @@ impl Invariant for DistinctMembers {
         "the members of a shard are distinct nodes"
     }
 
-    fn check(&mut self, view: &View) -> Result<(), String> {
-        for row in view.stores.iter().flat_map(|store| store.entered.values()) {
+    fn check(&mut self, look: &Look<'_>) -> Result<(), String> {
+        for row in look.view.stores.iter().flat_map(|store| store.entered.values()) {
             for set in [row.configuration.read_set(), row.configuration.new_set()] {
                 let nodes: BTreeSet<_> = set.iter().map(|member| member.node).collect();
                 if nodes.len() != set.len() || set.is_empty() {

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use triad_replica::configuration::{Configuration, Epoch};
 use triad_ring::ShardId;
 
-use super::Invariant;
-use crate::view::View;
+use super::{Invariant, Look};
 
 /// Every configuration that any store ever knew as decided.
 #[derive(Default)]
@@ -17,8 +16,8 @@ impl Invariant for OneDecision {
         "one decision for each shard and epoch"
     }
 
-    fn check(&mut self, view: &View) -> Result<(), String> {
-        for row in view.stores.iter().flat_map(|store| store.entered.values()) {
+    fn check(&mut self, look: &Look<'_>) -> Result<(), String> {
+        for row in look.view.stores.iter().flat_map(|store| store.entered.values()) {
             let told = &row.configuration;
             let (shard, epoch) = (told.shard, told.epoch);
             let known = self.0.entry((shard, epoch)).or_insert_with(|| told.clone());
