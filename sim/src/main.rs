@@ -11,6 +11,7 @@ use triad_sim::trace::Trace;
 
 /// Simulates whole clusters under faults that a seed chooses.
 #[derive(Parser)]
+#[allow(clippy::struct_excessive_bools)] // each is a flag of its own
 struct Args {
     /// How many seeds to run.
     #[arg(long, default_value_t = 1)]
@@ -73,11 +74,11 @@ fn main() -> anyhow::Result<()> {
         simulated += report.simulated;
         tally.add(&report);
         tell(&mut out, &report, at.elapsed(), args.trace)?;
-        if report.failure.is_some() {
-            if let Some(dir) = &args.history {
-                let mut file = std::fs::File::create(dir.join(format!("seed-{seed}.jsonl")))?;
-                report.history.write_lines(&mut file)?;
-            }
+        if report.failure.is_some()
+            && let Some(dir) = &args.history
+        {
+            let mut file = std::fs::File::create(dir.join(format!("seed-{seed}.jsonl")))?;
+            report.history.write_lines(&mut file)?;
         }
     }
     let speed = simulated.as_secs_f64() / began.elapsed().as_secs_f64();

@@ -17,8 +17,11 @@ const THREADS: usize = 2;
 /// still; nothing inside can end that.
 const STUCK: Duration = Duration::from_mins(3);
 
+/// The plan of a seed: long or short.
+type Length = fn(u64) -> Plan;
+
 /// Whole stories that once failed, each with what it found.
-const REGRESSIONS: [(u64, fn(u64) -> Plan); 2] = [
+const REGRESSIONS: [(u64, Length); 2] = [
     // A read of an `any.` bucket whose grace reached beyond its deadline ran in circles in between.
     (23, Plan::of),
     // Three of five nodes left, which leaves two: the simulation expected three.
