@@ -173,6 +173,12 @@ impl Faults {
         if enabled.is_empty() {
             enabled.push(Kind::PowerCut);
         }
+        // Whether a wrong clock does harm shows where little else is wrong.
+        if enabled.contains(&Kind::ClockOffset) && rng.clone().chance(300) {
+            enabled.retain(|kind| {
+                matches!(kind, Kind::ClockOffset | Kind::SlowDisk | Kind::Overload | Kind::FullDisk)
+            });
+        }
         let pause = rarer * rng.between(Duration::from_millis(500), Duration::from_secs(8));
         Self {
             counts: Counts::default(),

@@ -16,6 +16,7 @@ pub struct Trace(Arc<Mutex<Told>>);
 struct Told {
     hash: u64,
     events: u64,
+    reached: Duration,
     last: VecDeque<String>,
     all: Option<Vec<String>>,
 }
@@ -30,6 +31,16 @@ impl Trace {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Told> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Time has come so far.
+    pub(crate) fn reach(&self, now: Duration) {
+        self.lock().reached = now;
+    }
+
+    /// How far time has come.
+    pub fn reached(&self) -> Duration {
+        self.lock().reached
     }
 
     /// Something happened that is told in words.

@@ -174,6 +174,7 @@ impl World {
             self.steady.ends(now);
         }
         self.now = now;
+        self.trace.reach(now);
     }
 
     /// Lets this time pass.

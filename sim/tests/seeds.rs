@@ -1,5 +1,6 @@
 //! Many seeds, each a whole story. `cargo xtask sim --seeds 1000` tells longer ones.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +14,7 @@ use triad_sim::trace::Trace;
 /// How many seeds, and how many at a time: what CI has in processors.
 const SEEDS: u64 = 220;
 const THREADS: usize = 2;
-/// A seed takes seconds. One that takes so long goes round in a circle, in which virtual time stands
-/// still; nothing inside can end that.
+/// A seed whose virtual time stands still for so long goes round in a circle; nothing inside can end that.
 const STUCK: Duration = Duration::from_mins(3);
 
 /// The plan of a seed: long or short.
@@ -37,13 +37,22 @@ fn what_once_failed_goes_well() {
     }
 }
 
+/// A seed that runs, and its trace.
+type Running = Mutex<Option<(u64, Trace)>>;
+
 /// Ends the program, and says why, when a seed does not end.
-fn watch(running: &[Mutex<Option<(u64, Instant)>>], next: &AtomicU64) {
-    let now = |place: &Mutex<Option<(u64, Instant)>>| *place.lock().expect("nobody panics with it");
+fn watch(running: &[Running], next: &AtomicU64) {
+    let now = |place: &Running| place.lock().expect("nobody panics with it").clone();
+    let mut seen: BTreeMap<u64, (Duration, Instant)> = BTreeMap::new();
     while next.load(Ordering::Relaxed) <= SEEDS || running.iter().any(|place| now(place).is_some())
     {
-        for (seed, since) in running.iter().filter_map(now) {
-            if since.elapsed() > STUCK {
+        for (seed, trace) in running.iter().filter_map(now) {
+            let reached = trace.reached();
+            let last = seen.entry(seed).or_insert((reached, Instant::now()));
+            if last.0 != reached {
+                *last = (reached, Instant::now());
+            }
+            if last.1.elapsed() > STUCK {
                 let mut told = std::io::stderr();
                 let _ = writeln!(
                     told,
@@ -61,19 +70,17 @@ fn whatever_a_seed_breaks_no_promise_is_and_the_cluster_heals() {
     let next = AtomicU64::new(1);
     let failed = Mutex::new(Vec::new());
     let told = Mutex::new(Tally::default());
-    let running: [Mutex<Option<(u64, Instant)>>; THREADS] = Default::default();
+    let running: [Running; THREADS] = Default::default();
     std::thread::scope(|threads| {
         threads.spawn(|| watch(&running, &next));
         for place in &running {
             threads.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let one = (seed <= SEEDS).then(|| (seed, Instant::now()));
-                    *place.lock().expect("nobody panics with it") = one;
-                    if one.is_none() {
-                        return;
-                    }
-                    let report = run(&Plan::short(seed), Trace::default());
+                    let one = (seed <= SEEDS).then(|| (seed, Trace::default()));
+                    place.lock().expect("nobody panics with it").clone_from(&one);
+                    let Some((seed, trace)) = one else { return };
+                    let report = run(&Plan::short(seed), trace);
                     let report = report.expect("there is a place for small files");
                     told.lock().expect("nobody panics with it").add(&report);
                     if let Some(why) = report.failure {
