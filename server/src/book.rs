@@ -6,8 +6,7 @@
 //! every start, and names are resolved again at every dial.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 use triad_replica::member::StoreId;
@@ -79,7 +78,7 @@ pub(crate) struct Book {
     me: NodeId,
     contacts: RwLock<BTreeMap<NodeId, Arc<Contact>>>,
     /// Others say that this node has left, and it has not been admitted since.
-    sent_away: AtomicBool,
+    sent_away: OnceLock<String>,
 }
 
 impl Book {
@@ -89,7 +88,7 @@ impl Book {
         Self {
             me,
             contacts: RwLock::new(BTreeMap::from([(me, Arc::new(own))])),
-            sent_away: AtomicBool::new(false),
+            sent_away: OnceLock::new(),
         }
     }
 
@@ -110,7 +109,7 @@ impl Book {
                 && contact.state == NodeState::Left
                 && contact.beats(&own)
             {
-                self.sent_away.store(true, Ordering::Relaxed);
+                let _ = self.sent_away.set(contact.operation);
             }
             return false;
         }
@@ -128,9 +127,9 @@ impl Book {
         })
     }
 
-    /// Whether others have sent this node away.
-    pub(crate) fn is_sent_away(&self) -> bool {
-        self.sent_away.load(Ordering::Relaxed)
+    /// By which operation others have sent this node away, if they have.
+    pub(crate) fn sent_away(&self) -> Option<&str> {
+        self.sent_away.get().map(String::as_str)
     }
 
     /// Changes the node's own contact.
@@ -230,11 +229,11 @@ pub(crate) mod tests {
     #[test]
     fn a_node_hears_that_it_was_sent_away() {
         let book = Book::new(contact(1, 2, NodeState::Active));
-        assert!(!book.learn(contact(1, 1, NodeState::Left)) && book.is_sent_away());
+        assert!(!book.learn(contact(1, 1, NodeState::Left)) && book.sent_away().is_some());
         let admitted =
             Contact { admitted: Incarnation::new(2), ..contact(1, 2, NodeState::Active) };
         let book = Book::new(admitted);
-        assert!(!book.learn(contact(1, 1, NodeState::Left)) && !book.is_sent_away());
+        assert!(!book.learn(contact(1, 1, NodeState::Left)) && book.sent_away().is_none());
     }
 
     #[test]

@@ -108,6 +108,12 @@ impl Node {
         self.beliefs.read().unwrap_or_else(PoisonError::into_inner).silent_for(node, now)
     }
 
+    /// Whether a node has been down for longer than `cluster.down_after`.
+    pub(crate) fn is_down_for_good(&self, node: NodeId) -> bool {
+        self.liveness(node) == Liveness::Down
+            && self.silent_for(node) >= self.config.cluster.down_after
+    }
+
     /// The smoothed round trip to a node; None before its first answer.
     pub(crate) fn rtt(&self, node: NodeId) -> Option<Duration> {
         self.beliefs.read().unwrap_or_else(PoisonError::into_inner).round_trip(node)

@@ -126,12 +126,15 @@ pub(crate) struct Enrolment {
     pub(crate) revision: u64,
     /// By which operation it leaves or has left; empty if by none.
     pub(crate) operation: String,
+    /// It leaves even if fewer nodes stay than there should be copies.
+    pub(crate) allow_under_replicated: bool,
 }
 
 impl Enrolment {
     /// That of a node which has just been admitted.
     pub(crate) fn new(admitted: Incarnation) -> Self {
-        Self { state: NodeState::Active, admitted, revision: 0, operation: String::new() }
+        let (state, operation) = (NodeState::Active, String::new());
+        Self { state, admitted, revision: 0, operation, allow_under_replicated: false }
     }
 }
 
@@ -150,6 +153,7 @@ pub(crate) fn load_enrolment(store: &dyn Store) -> Result<Enrolment, RowError> {
         admitted: Incarnation::new(kept.admitted),
         revision: kept.revision,
         operation: kept.operation,
+        allow_under_replicated: kept.allow_under_replicated,
     })
 }
 
@@ -160,6 +164,7 @@ pub(crate) fn put_enrolment(batch: &mut Batch, enrolment: &Enrolment) {
         admitted: enrolment.admitted.get(),
         revision: enrolment.revision,
         operation: enrolment.operation.clone(),
+        allow_under_replicated: enrolment.allow_under_replicated,
     };
     batch.put(Key::Meta(MetaRow::Enrolment).encode(), encode(&kept));
 }

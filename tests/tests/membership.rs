@@ -290,6 +290,35 @@ async fn a_decommission_is_refused_planned_taken_back_and_survives_the_leaver() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_sent_away_at_once_do_not_leave_too_few_behind() {
+    let cluster = Cluster::start(4, Settings::small()).await;
+    let history = Arc::new(History::new());
+    fill(&cluster.client(), &history, KEYS, AT_ONCE).await;
+    // Each is asked of another node, and each alone would be fine.
+    let ids: Vec<String> = std::thread::scope(|threads| {
+        let asked = [(0, "node3"), (2, "node4"), (3, "node2")].map(|(asked, name)| {
+            let node = &cluster.nodes()[asked];
+            threads.spawn(move || at(node, &["node", "decommission", name, "-o", "json"]))
+        });
+        let ran = asked.map(|one| one.join().expect("the command ends"));
+        // Who came last may have been refused at once.
+        ran.iter().filter(|ran| ran.code == 0).map(begun).collect()
+    });
+    assert!(!ids.is_empty());
+    until("all that may go have gone", CHANGE, || async {
+        let listed = at(&cluster.nodes()[0], &["op", "ls", "-o", "json"]).json();
+        let running = listed["operations"]
+            .as_array()
+            .is_none_or(|all| all.iter().any(|one| one["state"] == "running"));
+        if running { Err(listed) } else { Ok(()) }
+    })
+    .await;
+    whole(&cluster, 3).await;
+    assert_eq!(counted(&cluster).await, (3, 0), "as many as there should be copies");
+    everything_reads_back(&cluster, &history, "with three nodes left").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_down_is_taken_out_for_ever() {
     let mut cluster = Cluster::start(4, Settings::small()).await;
     let history = Arc::new(History::new());

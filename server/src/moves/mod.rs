@@ -28,6 +28,7 @@ use triad_ring::{NodeId, ShardId};
 use crate::book::{Contact, NodeState};
 use crate::liveness::Liveness;
 use crate::node::Node;
+use crate::operations;
 use crate::service::peer::seen_alive;
 
 pub(crate) use copy::{call, page};
@@ -46,16 +47,23 @@ const STEP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is known of all nodes, as far as placement is concerned.
 pub(crate) fn facts(node: &Node) -> Facts {
-    let down_after = node.config.cluster.down_after;
     let facts = |contact: &Contact| {
         let liveness = node.liveness(contact.node);
-        let silent = liveness == Liveness::Down && node.silent_for(contact.node) >= down_after;
-        let dead = silent || node.operations.is_given_up(contact.node, liveness);
+        let dead = is_replaced(node, contact, liveness);
         let gone = contact.state == NodeState::Left;
         let leaving = gone || contact.state == NodeState::Leaving;
         NodeFacts { store: contact.store, liveness, dead, leaving, gone }
     };
     node.book.all().iter().map(|contact| (contact.node, facts(contact))).collect()
+}
+
+/// Whether a node's places go to others: it has been down too long, or an operator gave it up.
+fn is_replaced(node: &Node, contact: &Contact, liveness: Liveness) -> bool {
+    let is_other = contact.node != node.me() && contact.state != NodeState::Left;
+    if is_other && node.is_down_for_good(contact.node) {
+        node.operations.give_up(contact.node);
+    }
+    operations::is_given_up(node, contact.node, liveness)
 }
 
 /// The nodes that the ring wants a shard on, as far as the view reaches.

@@ -15,6 +15,7 @@ use triad_proto::v1;
 use triad_replica::store::Batch;
 use triad_ring::{Input, NodeId};
 
+use super::parts::progress;
 use super::{OperationError, begun, kind_of, planned, short, staying};
 use crate::book::{Contact, NodeState};
 use crate::host::Host;
@@ -26,14 +27,15 @@ use crate::rows::{self, Enrolment};
 const LOOK: Duration = Duration::from_millis(300);
 /// How long others get to acknowledge a change of state.
 const TELL: Duration = Duration::from_secs(2);
+/// What an operation is called that sends another node away.
+pub(super) const DECOMMISSION: &str = "decommission";
 /// How long the last messages get to leave.
 const FAREWELL: Duration = Duration::from_millis(300);
 
 /// Begins this node's leave, or tells what it would move.
 pub(crate) async fn begin_leave(
     node: &Arc<Node>,
-    kind: &str,
-    validate_only: bool,
+    leave: &wire::BeginLeave,
 ) -> Result<(v1::Operation, v1::Movement), OperationError> {
     let own = node.book.own();
     let left = staying(node, own.node).len() as u32;
@@ -43,6 +45,7 @@ pub(crate) async fn begin_leave(
         nodes_left: left,
         under_replicated: left < node.cluster.replication_factor,
     };
+    let kind = &leave.kind;
     match own.state {
         NodeState::Leaving => return Ok((begun(&own.operation), movement)),
         NodeState::Joining | NodeState::Left => {
@@ -56,13 +59,24 @@ pub(crate) async fn begin_leave(
             own.name
         )));
     }
-    if validate_only {
+    if movement.under_replicated && !leave.allow_under_replicated {
+        return Err(too_few(&own.name, left, node.cluster.replication_factor));
+    }
+    if leave.validate_only {
         return Ok((planned(kind), movement));
     }
     let id = format!("{kind}-{}-{}.{}", short(own.node), own.incarnation, own.revision + 1);
-    change_state(node, NodeState::Leaving, &id).await?;
+    change_state(node, NodeState::Leaving, &id, leave.allow_under_replicated).await?;
     info!(operation = %id, shards = movement.shards, "leaving the cluster");
     Ok((begun(&id), movement))
+}
+
+/// A node is not to go, because too few would be left.
+pub(super) fn too_few(name: &str, left: u32, wanted: u32) -> OperationError {
+    OperationError::Unsafe(format!(
+        "there should be {wanted} copies of everything, and without node {name} only {left} node(s) would be left to hold them; \
+         say allow_under_replicated to go on with fewer copies"
+    ))
 }
 
 /// Takes this node's leave back.
@@ -91,13 +105,10 @@ async fn end_leave(
     error: &str,
 ) -> Result<(), OperationError> {
     let id = node.book.own().operation.clone();
-    change_state(node, NodeState::Active, "").await?;
-    node.operations.remember(wire::OperationPart {
-        id,
-        state: state.into(),
-        error: error.to_owned(),
-        ..Default::default()
-    });
+    let so_far = progress(node, &id, shards_held(node));
+    change_state(node, NodeState::Active, "", false).await?;
+    let error = error.to_owned();
+    node.operations.remember(wire::OperationPart { state: state.into(), error, ..so_far });
     Ok(())
 }
 
@@ -106,6 +117,7 @@ async fn change_state(
     node: &Arc<Node>,
     state: NodeState,
     operation: &str,
+    allow_under_replicated: bool,
 ) -> Result<(), OperationError> {
     let own = node.book.own();
     let enrolment = Enrolment {
@@ -113,6 +125,7 @@ async fn change_state(
         admitted: own.admitted,
         revision: own.revision + 1,
         operation: operation.to_owned(),
+        allow_under_replicated,
     };
     let mut batch = Batch::new();
     batch.set_essential();
@@ -182,9 +195,9 @@ pub(crate) async fn departure_task(node: Arc<Node>, host: Arc<Host>) {
             () = tokio::time::sleep(node.spread(LOOK)) => {}
         }
         tell_ring(&node, &mut gone);
-        if node.book.is_sent_away() {
+        if let Some(operation) = node.book.sent_away() {
             warn!("this node was taken out of the cluster by an operator while it was away");
-            return go(&node, &host, "was taken out of it by an operator").await;
+            return go(&node, &host, operation, "was taken out of it by an operator").await;
         }
         let own = node.book.own();
         if own.state != NodeState::Leaving {
@@ -195,12 +208,21 @@ pub(crate) async fn departure_task(node: Arc<Node>, host: Arc<Host>) {
             if end_leave(&node, v1::OperationState::Failed, why).await.is_ok() {
                 warn!(operation = %own.operation, "{why}");
             }
+        } else if steps_back(&node) {
+            let copies = node.cluster.replication_factor;
+            let why = format!(
+                "several nodes were sent away at the same time, and fewer than {copies} would stay to hold {copies} copies: this one stays; \
+                 say allow_under_replicated to go on with fewer copies"
+            );
+            if end_leave(&node, v1::OperationState::Failed, &why).await.is_ok() {
+                warn!(operation = %own.operation, "{why}");
+            }
         } else if *node.ring.joined().borrow()
             && shards_held(&node) == 0
             // What it holds for members is brought to them first.
             && node.hints.counts().acknowledging == 0
         {
-            return go(&node, &host, "has left it").await;
+            return go(&node, &host, &own.operation, "has left it").await;
         }
     }
 }
@@ -226,10 +248,31 @@ fn stays_as_the_last(node: &Node) -> bool {
     })
 }
 
+/// Whether this node stays after all. Each of several that are sent away at once was the only one when
+/// that was asked for.
+fn steps_back(node: &Node) -> bool {
+    let enrolment = rows::load_enrolment(&**node.local.store());
+    // A row that cannot be read allows nothing.
+    let allowed = enrolment.is_ok_and(|row| row.allow_under_replicated);
+    !allowed && is_needed(&node.book.own(), &node.book.all(), node.cluster.replication_factor)
+}
+
+/// Whether fewer would stay than there should be copies, unless this leaver does. Of all that were sent away
+/// those with the smallest ids stay, so that they need not ask each other. Whether one of them may leave
+/// fewer copies behind only that one knows: if it goes, too, then because it may.
+fn is_needed(own: &Contact, all: &[Arc<Contact>], copies: u32) -> bool {
+    let stay = all.iter().filter(|other| other.state == NodeState::Active).count();
+    let before = all.iter().filter(|other| {
+        other.state == NodeState::Leaving
+            && kind_of(&other.operation) == DECOMMISSION
+            && other.node < own.node
+    });
+    stay + before.count() < copies as usize
+}
+
 /// Leaves the ring for good. The process goes on in the lobby until it is stopped.
-async fn go(node: &Arc<Node>, host: &Host, how: &str) {
-    let operation = node.book.own().operation.clone();
-    if let Err(error) = change_state(node, NodeState::Left, &operation).await {
+async fn go(node: &Arc<Node>, host: &Host, operation: &str, how: &str) {
+    if let Err(error) = change_state(node, NodeState::Left, operation, false).await {
         // A store that takes nothing ends the process; after its restart this is tried again.
         warn!(%error, "cannot note that this node has left");
         return;
@@ -246,4 +289,43 @@ async fn go(node: &Arc<Node>, host: &Host, how: &str) {
     let _ = tokio::time::timeout(node.config.timeouts.drain, node.door.idle()).await;
     info!(%operation, "out of the cluster");
     node.stop.cancel();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::book::tests::contact;
+
+    fn leaver(node: u8, kind: &str) -> Contact {
+        Contact { operation: format!("{kind}-{node}"), ..contact(node, 1, NodeState::Leaving) }
+    }
+
+    /// Which of these leavers stay, when all look at the same time.
+    fn staying(all: &[Contact], copies: u32) -> Vec<u8> {
+        let all: Vec<_> = all.iter().cloned().map(Arc::new).collect();
+        let leavers = all.iter().filter(|one| one.state == NodeState::Leaving);
+        let needed = leavers.filter(|one| is_needed(one, &all, copies));
+        needed.map(|one| one.node.as_bytes()[0]).collect()
+    }
+
+    #[test]
+    fn of_those_sent_away_at_once_so_many_stay_as_there_are_copies() {
+        let active = |node| contact(node, 1, NodeState::Active);
+        let three = [2, 3, 4].map(|node| leaver(node, DECOMMISSION));
+        assert_eq!(staying(&[&[active(1)], &three[..]].concat(), 3), [2, 3]);
+        assert_eq!(staying(&[&[active(1), active(5)], &three[..]].concat(), 3), [2]);
+        assert_eq!(staying(&[&[active(1), active(5), active(6)], &three[..]].concat(), 3), [0; 0]);
+    }
+
+    #[test]
+    fn one_that_leaves_by_itself_is_not_counted_on() {
+        let all = [
+            contact(1, 1, NodeState::Active),
+            contact(5, 1, NodeState::Active),
+            contact(6, 1, NodeState::Left),
+            leaver(2, "leave"),
+            leaver(3, DECOMMISSION),
+        ];
+        assert_eq!(staying(&all, 3), [2, 3], "2 may go all the same, for it is allowed to");
+    }
 }

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use tracing::{error, warn};
+use triad_proto::peer::v1 as wire;
 use triad_proto::v1;
 use triad_replica::configuration::{Configuration, Epoch, Phase, majority};
 use triad_replica::member::Member;
@@ -53,8 +54,15 @@ pub(crate) async fn force(
     for plan in &plans {
         decide(node, plan).await?;
     }
+    let id = format!("force-{}-{}", short(node.me()), node.moves.next_serial());
+    node.operations.remember(wire::OperationPart {
+        id: id.clone(),
+        state: v1::OperationState::Done.into(),
+        total: plans.len() as u32,
+        ..Default::default()
+    });
     response.operation = Some(v1::Operation {
-        id: format!("force-{}-{}", short(node.me()), node.moves.next_serial()),
+        id,
         state: v1::OperationState::Done.into(),
         percent: 100.0,
         ..super::planned("force")

@@ -28,7 +28,7 @@ use crate::node::Node;
 pub(crate) use departure::{begin_leave, departure_task};
 pub(crate) use error::OperationError;
 pub(crate) use force::force;
-pub(crate) use parts::{joining, list, own_join, running};
+pub(crate) use parts::{begin_join, list, own_join, running};
 pub(crate) use remote::serve;
 pub(crate) use removal::{cancel, decommission, replace};
 
@@ -49,10 +49,13 @@ struct State {
     watched: BTreeMap<String, Watched>,
     /// Nodes whose places an operator gave to others; until they are heard of again.
     given_up: BTreeSet<NodeId>,
+    /// The join that this process was asked for, while it has not ended.
+    join: Option<String>,
 }
 
 impl State {
     fn remember(&mut self, part: wire::OperationPart) {
+        self.join.take_if(|join| *join == part.id);
         self.watched.remove(&part.id);
         self.ended.retain(|known| known.id != part.id);
         if self.ended.len() == ENDED {
@@ -68,8 +71,8 @@ struct Watched {
     since: Duration,
     shards: u32,
     moved: u64,
-    /// Of the shards, when last looked at.
-    remaining: u32,
+    /// How many bytes had been moved when nothing was left to do.
+    ended: Option<u64>,
 }
 
 impl Operations {
@@ -90,7 +93,7 @@ impl Operations {
         self.with(|state| {
             let watched = state.watched.entry(id.to_owned()).or_insert(now);
             watched.shards = watched.shards.max(now.shards);
-            watched.remaining = now.remaining;
+            watched.ended = watched.ended.or(now.ended);
             *watched
         })
     }
@@ -102,44 +105,35 @@ impl Operations {
         });
     }
 
-    /// An operator gives a node up: its places go to others now.
-    fn give_up(&self, node: NodeId, given_up: bool) {
+    /// A node is given up: its places go to others now.
+    pub(crate) fn give_up(&self, node: NodeId) {
         self.with(|state| {
-            if given_up {
+            if state.given_up.insert(node) {
                 state.ended.retain(|part| part.id != replace_id(node));
-                state.given_up.insert(node)
-            } else {
-                state.watched.remove(&replace_id(node));
-                state.given_up.remove(&node)
             }
         });
     }
 
-    /// Whether an operator gave the node up. One that is heard of again is not any more.
-    pub(crate) fn is_given_up(&self, node: NodeId, liveness: Liveness) -> bool {
-        self.with(|state| {
-            let back = liveness == Liveness::Alive && state.given_up.remove(&node);
-            if back {
-                let id = replace_id(node);
-                let unfinished =
-                    state.watched.get(&id).is_some_and(|watched| watched.remaining > 0);
-                let (ended, error) = if unfinished {
-                    (v1::OperationState::Cancelled, "the node is alive again")
-                } else {
-                    (v1::OperationState::Done, "")
-                };
-                let (state_then, error) = (ended.into(), error.to_owned());
-                let part =
-                    wire::OperationPart { id, state: state_then, error, ..Default::default() };
-                state.remember(part);
-            }
-            state.given_up.contains(&node)
-        })
+    /// It keeps what is left of its places. True if it was given up.
+    fn take_back(&self, node: NodeId) -> bool {
+        self.with(|state| state.given_up.remove(&node))
+    }
+
+    fn join(&self) -> Option<String> {
+        self.with(|state| state.join.clone())
     }
 
     fn given_up(&self) -> Vec<NodeId> {
         self.with(|state| state.given_up.iter().copied().collect())
     }
+}
+
+/// Whether a node is given up. One that is heard of again is not any more.
+pub(crate) fn is_given_up(node: &Node, other: NodeId, liveness: Liveness) -> bool {
+    if liveness == Liveness::Alive && node.operations.take_back(other) {
+        parts::end_replacement(node, other, "the node is alive again");
+    }
+    node.operations.with(|state| state.given_up.contains(&other))
 }
 
 /// The first digits of an id: enough for people.

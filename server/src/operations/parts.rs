@@ -7,12 +7,14 @@ use std::time::Duration;
 use triad_proto::peer::v1 as wire;
 use triad_proto::v1;
 use triad_proto::v1::OperationState;
-use triad_ring::NodeId;
+use triad_replica::shard::ShardReplica;
+use triad_ring::{NodeId, ShardId};
 
 use super::{Watched, kind_of, remote, replace_id};
 use crate::book::{Contact, NodeState};
 use crate::host::Host;
 use crate::liveness::Liveness;
+use crate::moves::{facts, ideal_members};
 use crate::node::Node;
 use crate::service::outcome::wire_duration;
 
@@ -25,6 +27,7 @@ pub(crate) fn own_parts(node: &Node) -> Vec<wire::OperationPart> {
             parts.push(departure_part(node, &contact));
         }
     }
+    parts.extend(node.operations.join().map(|id| join_part(node, &id)));
     for given_up in node.operations.given_up() {
         let remaining = shards_with(node, given_up);
         parts.push(progress(node, &replace_id(given_up), remaining));
@@ -38,8 +41,8 @@ fn departure_part(node: &Node, contact: &Contact) -> wire::OperationPart {
     let id = &contact.operation;
     let remaining = match contact.state {
         _ if contact.node == node.me() => super::departure::shards_held(node),
-        // It tells by itself how far it is; without its word the operation goes on all the same.
-        NodeState::Leaving => 0,
+        // It tells by itself how far it is. Without its word the operation goes on all the same.
+        NodeState::Leaving if node.liveness(contact.node) != Liveness::Down => 0,
         _ => shards_with(node, contact.node),
     };
     let mut part = progress(node, id, remaining);
@@ -47,6 +50,16 @@ fn departure_part(node: &Node, contact: &Contact) -> wire::OperationPart {
         part.state = OperationState::Running.into();
     }
     part
+}
+
+/// A node that was given up is so no more: what is left of its places it keeps.
+pub(super) fn end_replacement(node: &Node, other: NodeId, why: &str) {
+    let mut part = progress(node, &replace_id(other), shards_with(node, other));
+    if part.remaining > 0 {
+        part.state = OperationState::Cancelled.into();
+        part.error = why.to_owned();
+    }
+    node.operations.remember(part);
 }
 
 /// Of how many shards of this node another one is a member, too.
@@ -61,9 +74,11 @@ fn shards_with(node: &Node, other: NodeId) -> u32 {
     count
 }
 
-fn progress(node: &Node, id: &str, remaining: u32) -> wire::OperationPart {
+/// How far this node is with an operation of which so many of its shards are left.
+pub(super) fn progress(node: &Node, id: &str, remaining: u32) -> wire::OperationPart {
     let (now, moved) = (node.now(), node.throttle.moved());
-    let seen = Watched { since: now, shards: remaining, moved, remaining };
+    let ended = (remaining == 0).then_some(moved);
+    let seen = Watched { since: now, shards: remaining, moved, ended };
     let watched = node.operations.watch(id, seen);
     let state = if remaining == 0 { OperationState::Done } else { OperationState::Running };
     wire::OperationPart {
@@ -71,7 +86,7 @@ fn progress(node: &Node, id: &str, remaining: u32) -> wire::OperationPart {
         state: state.into(),
         total: watched.shards,
         remaining,
-        moved_bytes: moved.saturating_sub(watched.moved),
+        moved_bytes: watched.ended.unwrap_or(moved).saturating_sub(watched.moved),
         error: String::new(),
         elapsed: wire_duration(now.saturating_sub(watched.since)),
     }
@@ -100,24 +115,31 @@ pub(crate) fn running(node: &Node) -> u32 {
     own_parts(node).iter().filter(|part| is_running(part)).count() as u32
 }
 
-fn join_id(host: &Host) -> String {
-    format!("join-{}-{}", super::short(host.identity.node), host.identity.incarnation)
+/// An operator has asked this process to join.
+pub(crate) fn begin_join(host: &Host) -> v1::Operation {
+    let id = format!("join-{}-{}", super::short(host.identity.node), host.identity.incarnation);
+    host.operations.with(|state| state.join = Some(id.clone()));
+    super::begun(&id)
 }
 
-/// The join that this process was just asked for.
-pub(crate) fn joining(host: &Host) -> v1::Operation {
-    super::begun(&join_id(host))
-}
-
-/// The join that this process was asked for, if it was.
+/// The join that this process was asked for, while it is in no cluster. Later it is one of the parts.
 pub(crate) fn own_join(host: &Host) -> Option<v1::Operation> {
-    if host.join_seeds().is_empty() {
-        return None;
+    host.operations.join().filter(|_| host.node().is_none()).map(|id| super::begun(&id))
+}
+
+/// How far this node's join is; it ends when the node holds all that the ring gives it.
+fn join_part(node: &Node, id: &str) -> wire::OperationPart {
+    let facts = facts(node);
+    let mine = |shard: &ShardId| ideal_members(node, &facts, *shard).contains(&node.me());
+    let held = |shard| node.local.look(shard, ShardReplica::is_member).unwrap_or(false);
+    let missing = node.cluster.shards.iter().filter(mine).filter(|shard| !held(*shard));
+    let mut part = progress(node, id, missing.count() as u32);
+    if node.book.own().state == NodeState::Joining {
+        part.state = OperationState::Running.into();
+    } else if part.remaining == 0 {
+        node.operations.remember(part.clone());
     }
-    let joined = host.book.own().state != NodeState::Joining;
-    let (state, percent) =
-        if joined { (OperationState::Done, 100.0) } else { (OperationState::Running, 0.0) };
-    Some(v1::Operation { state: state.into(), percent, ..joining(host) })
+    part
 }
 
 /// One operation from its parts. Whoever ended it knows; else it runs as long as any part does.

@@ -26,8 +26,7 @@ pub(crate) async fn serve(
     match action {
         None | Some(Action::List(_)) => response.parts = parts::own_parts(node),
         Some(Action::Leave(leave)) => {
-            let (operation, movement) =
-                departure::begin_leave(node, &leave.kind, leave.validate_only).await?;
+            let (operation, movement) = departure::begin_leave(node, &leave).await?;
             response.operation = Some(operation);
             response.movement = Some(movement);
         }
@@ -36,7 +35,12 @@ pub(crate) async fn serve(
         }
         Some(Action::GiveUp(one)) => {
             let other = peers::contact::id16(&one.node_id, "give_up.node_id")?;
-            node.operations.give_up(NodeId::from_bytes(other), !one.taken_back);
+            let other = NodeId::from_bytes(other);
+            if !one.taken_back {
+                node.operations.give_up(other);
+            } else if node.operations.take_back(other) {
+                parts::end_replacement(node, other, "taken back by an operator");
+            }
             node.moves.wake();
         }
         Some(Action::SendAway(told)) => {

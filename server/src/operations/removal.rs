@@ -39,17 +39,14 @@ pub(crate) async fn decommission(
         )));
     }
     if left < wanted && !request.allow_under_replicated {
-        return Err(OperationError::Unsafe(format!(
-            "there should be {wanted} copies of everything, and without node {} only {left} node(s) would be left to hold them; \
-             say allow_under_replicated to go on with fewer copies",
-            contact.name
-        )));
+        return Err(departure::too_few(&contact.name, left, wanted));
     }
     match node.liveness(contact.node) {
         Liveness::Alive => {
             let leave = wire::BeginLeave {
-                kind: "decommission".to_owned(),
+                kind: departure::DECOMMISSION.to_owned(),
                 validate_only: request.validate_only,
+                allow_under_replicated: request.allow_under_replicated,
             };
             let answer = ask(node, contact.node, Action::Leave(leave)).await?;
             Ok((answer.operation.unwrap_or_default(), answer.movement.unwrap_or_default()))
@@ -74,7 +71,7 @@ async fn send_away(
 ) -> Result<Begun, OperationError> {
     let (movement, held) = given_away(node, contact.node).await?;
     if validate_only {
-        return Ok((planned("decommission"), movement));
+        return Ok((planned(departure::DECOMMISSION), movement));
     }
     let id = format!("decommission-{}-{}", short(contact.node), contact.incarnation);
     let left = Contact {
@@ -224,6 +221,13 @@ pub(crate) async fn cancel(node: &Arc<Node>, id: &str) -> Result<v1::Operation, 
     let given_up = contacts.iter().find(|contact| replace_id(contact.node) == id);
     match given_up.filter(|_| known.state() == v1::OperationState::Running) {
         None => Err(OperationError::NotNow(format!("operation {id} has ended"))),
+        Some(contact) if node.is_down_for_good(contact.node) => {
+            Err(OperationError::NotNow(format!(
+                "node {} has been down for longer than cluster.down_after, so its places go to others without an operator: \
+                 start it again to keep what is left of them",
+                contact.name
+            )))
+        }
         Some(contact) => {
             let node_id = contact.node.as_bytes().to_vec().into();
             let take_back = Action::GiveUp(wire::GiveUp { node_id, taken_back: true });

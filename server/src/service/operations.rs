@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
+use triad_proto::peer::v1 as wire;
 use triad_proto::v1;
 use triad_proto::v1::OperationState;
 
@@ -77,14 +78,20 @@ pub(super) fn join(host: &Arc<Host>, request: v1::JoinRequest) -> Result<v1::Joi
         })?;
     }
     host.ask_to_join(request.seeds);
-    Ok(v1::JoinResponse { operation: Some(operations::joining(host)) })
+    Ok(v1::JoinResponse { operation: Some(operations::begin_join(host)) })
 }
 
 pub(super) async fn leave(
     node: &Arc<Node>,
     request: &v1::LeaveRequest,
 ) -> Result<v1::LeaveResponse, Status> {
-    let begun = operations::begin_leave(node, "leave", request.validate_only).await?;
+    // Its own operator sends it away: nothing but the last copy keeps it.
+    let leave = wire::BeginLeave {
+        kind: "leave".to_owned(),
+        validate_only: request.validate_only,
+        allow_under_replicated: true,
+    };
+    let begun = operations::begin_leave(node, &leave).await?;
     Ok(v1::LeaveResponse { operation: Some(begun.0), movement: Some(begun.1) })
 }
 

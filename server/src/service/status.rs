@@ -43,7 +43,8 @@ impl From<OperationError> for Status {
             E::Unknown { .. } => (Code::NotFound, ""),
             E::NotNow(_) => (Code::FailedPrecondition, ""),
             E::Unsafe(_) => (Code::FailedPrecondition, "UNSAFE_DECOMMISSION"),
-            E::Unreachable { .. } | E::Store(_) => (Code::Unavailable, ""),
+            E::Unreachable { .. } => (Code::Unavailable, "NODE_UNREACHABLE"),
+            E::Store(_) => (Code::Unavailable, ""),
         };
         if reason.is_empty() {
             return Self::new(code, error.to_string());
