@@ -128,8 +128,11 @@ impl Detail {
         let (reason, metadata) = info.map_or_else(Default::default, |info| {
             (info.reason, info.metadata.into_iter().collect())
         });
+        // How a broken connection words its end says nothing more than that.
+        let broken = is_transport_failure(status)
+            && matches!(status.code(), Code::Cancelled | Code::Unknown | Code::Internal);
         Self {
-            code: status.code(),
+            code: if broken { Code::Unavailable } else { status.code() },
             reason,
             message: message_of(status),
             metadata,
@@ -393,6 +396,17 @@ mod tests {
         }
         for code in [Code::Unavailable, Code::DeadlineExceeded] {
             assert!(mapped(&status(code, "WRITE_IN_DOUBT", &[]), true).is_in_doubt());
+        }
+    }
+
+    #[test]
+    fn a_connection_that_breaks_is_unavailable_however_it_words_that() {
+        for code in [Code::Cancelled, Code::Unknown, Code::Internal] {
+            let mut broken = Status::new(code, "operation was canceled");
+            assert!(!matches!(mapped(&broken, false), Error::Unavailable { .. }), "{code:?}");
+            broken.set_source(std::sync::Arc::new(std::io::Error::other("connection closed")));
+            assert!(matches!(mapped(&broken, false), Error::Unavailable { .. }), "{code:?}");
+            assert!(mapped(&broken, true).is_in_doubt(), "{code:?}");
         }
     }
 
