@@ -12,6 +12,7 @@
 pub mod chain;
 mod check;
 pub mod deciding;
+pub mod retries;
 pub mod ring;
 mod shared;
 
@@ -33,7 +34,7 @@ pub struct Case {
 
 /// All cases of all models.
 pub fn cases() -> Vec<Case> {
-    [deciding::CASES, chain::CASES, ring::CASES].concat()
+    [deciding::CASES, chain::CASES, retries::CASES, ring::CASES].concat()
 }
 
 /// The cases that must notice that a rule is left out: each of them alone does.
@@ -65,6 +66,12 @@ pub const fn killers(mutant: Mutant) -> &'static [&'static str] {
         | Mutant::StayingNeedsNoMerge
         | Mutant::ForwardByOneDeclaration => &["chain: one of three, forward"],
         Mutant::PurgesBeforeHandingOver => &["chain: one of three leaves"],
+        Mutant::RepetitionsAreNew | Mutant::TwinsStay | Mutant::TwinsAreShown => {
+            &["retries: deleted meanwhile"]
+        }
+        Mutant::TwinsGoWithWhatTheyReplaced | Mutant::SecondAttemptRevives => {
+            &["retries: at random"]
+        }
         Mutant::ActorOutlivesStart => &["records: a restart"],
         Mutant::ActorOutlivesForgetting => &["records: collected alone"],
         Mutant::HalfIsMajority

@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use triad_ring::mutant::{Mutant, left_out};
 
 use crate::context::Context;
 use crate::dot::Dot;
@@ -247,7 +248,10 @@ impl Record {
             Basis::Causal(seen) => seen,
             Basis::OverwriteAgain { first, uncovered } => match first.dot {
                 None => first.client_context.joined(&uncovered),
-                Some(dot) if self.siblings.contains_key(&dot) => {
+                Some(dot)
+                    if self.siblings.contains_key(&dot)
+                        || left_out(Mutant::SecondAttemptRevives) =>
+                {
                     self.context.clone().joined(&uncovered)
                 }
                 // Replaced meanwhile, or forgotten (it was handed over). A new dot would revive the

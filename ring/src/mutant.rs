@@ -91,6 +91,19 @@ mutants! {
 
     // Records, their tombstones and their actors.
 
+    // A request that is repeated.
+
+    /// D11: nobody knows a request again.
+    RepetitionsAreNew,
+    /// D11: a dot goes with its twin, whatever value it replaced.
+    TwinsGoWithWhatTheyReplaced,
+    /// D11: a dot stays when its twin was deleted.
+    TwinsStay,
+    /// D11: an event is shown under each of its dots.
+    TwinsAreShown,
+    /// D5: the second attempt of an overwriting put is made though the first is replaced.
+    SecondAttemptRevives,
+
     /// D5: a process that starts again mints under its old actor.
     ActorOutlivesStart,
     /// D5: a store that forgot what it minted goes on under its old actor.

@@ -32,6 +32,7 @@
 use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
+use triad_ring::mutant::{Mutant, left_out};
 
 use super::{Basis, Change, Limits, Record, Sibling, UpdateError, Updated};
 use crate::context::Context;
@@ -136,6 +137,9 @@ impl Record {
     /// What is known here of a request.
     pub fn knows(&self, request: &Request) -> Known {
         let mut known = Known::No;
+        if left_out(Mutant::RepetitionsAreNew) {
+            return known;
+        }
         for pair in self.requests.iter().filter(|pair| pair.id == request.id) {
             if pair.content == request.content {
                 return Known::Repeated;
@@ -264,7 +268,8 @@ impl Record {
             .peekable();
         twins.peek()?;
         let covered = twins.fold(Context::new(), |covered, twin| covered.joined(&twin.covered));
-        covered.covers_all(replaced).then_some(dot)
+        let alone = covered.covers_all(replaced) || left_out(Mutant::TwinsGoWithWhatTheyReplaced);
+        (alone && !left_out(Mutant::TwinsStay)).then_some(dot)
     }
 
     /// The siblings, each event once: under its smallest dot.
@@ -275,9 +280,9 @@ impl Record {
             .iter()
             .filter_map(|pair| Some((pair.dot?, (pair.id, pair.content))))
             .collect();
-        self.siblings
-            .iter()
-            .filter(move |(dot, _)| of.get(dot).is_none_or(|event| shown.insert(*event)))
+        self.siblings.iter().filter(move |(dot, _)| {
+            of.get(dot).is_none_or(|event| shown.insert(*event)) || left_out(Mutant::TwinsAreShown)
+        })
     }
 }
 
