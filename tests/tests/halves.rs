@@ -1,5 +1,5 @@
 //! The network falls into two halves while clients write on both sides: strict writes succeed only where a majority of
-//! the shard's members is, and after the heal nothing acknowledged is lost.
+//! the shard's members is, `any.` buckets take them on both sides, and after the heal nothing acknowledged is lost.
 
 // Tests fail by panicking; clippy's exception for tests does not reach their helpers.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use triad_proto::v1;
 use triad_proto::v1::kv_service_client::KvServiceClient;
 use triad_tests::dice::length;
 use triad_tests::history::History;
@@ -18,6 +19,7 @@ use triad_tests::workload::{fill, read_all};
 const NODES: usize = 5;
 const KEYS: usize = 60;
 const AT_ONCE: usize = 16;
+const ANY: &str = "any.halves";
 const SIDES: [&[usize]; 2] = [&[0, 1], &[2, 3, 4]];
 /// A request's deadline: without a majority it is refused earlier, or in doubt by then.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -68,6 +70,20 @@ async fn ask(kv: &mut raw::Kv, history: &History, key: &str) -> (bool, bool) {
     (written, answer.is_ok())
 }
 
+/// Puts into an `any.` bucket at one node; what is there from now on, if that is sure.
+async fn put_anywhere(kv: &mut raw::Kv, key: &str, value: String) -> Option<String> {
+    let put = v1::PutRequest { bucket: ANY.to_owned(), ..raw::put(key, &value) };
+    let mut put = tonic::Request::new(put);
+    put.set_timeout(DEADLINE);
+    kv.put(put).await.is_ok().then_some(value)
+}
+
+/// The values of a key in the `any.` bucket.
+async fn found_anywhere(kv: &mut raw::Kv, key: &str) -> Vec<String> {
+    let get = v1::GetRequest { bucket: ANY.to_owned(), ..raw::get(key) };
+    raw::texts(kv.get(get).await.expect("nothing is broken any more").get_ref())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strict_writes_succeed_only_where_a_majority_is_and_nothing_is_lost() {
     let mut cluster = Cluster::start(NODES, Settings::small()).await;
@@ -86,9 +102,13 @@ async fn strict_writes_succeed_only_where_a_majority_is_and_nothing_is_lost() {
         let address = cluster.nodes()[side[0]].client_address();
         kvs.push(KvServiceClient::new(raw::channel(&address).await));
     }
+    // What each side has written last to each key of the `any.` bucket.
+    let mut anywhere: BTreeMap<&str, [Option<String>; 2]> = BTreeMap::new();
     'cut: loop {
         for (key, majority) in &majorities {
             for (side, kv) in kvs.iter_mut().enumerate() {
+                let value = format!("{side}/{asked}");
+                anywhere.entry(key).or_default()[side] = put_anywhere(kv, key, value).await;
                 let (written, read) = ask(kv, &history, key).await;
                 let has_majority = usize::from(side == *majority);
                 successes[has_majority][0] += u32::from(written);
@@ -107,4 +127,14 @@ async fn strict_writes_succeed_only_where_a_majority_is_and_nothing_is_lost() {
     cluster.heal_all().await;
     cluster.settled_within(NODES, HEALED).await;
     assert_eq!(read_all(&cluster.client(), &history, AT_ONCE).await, [""; 0]);
+    cluster.converged(HEALED).await;
+    let mut both = 0;
+    for (key, [left, right]) in anywhere {
+        let found = found_anywhere(&mut kvs[0], key).await;
+        for value in [&left, &right].into_iter().flatten() {
+            assert!(found.contains(value), "{key}: {value} is not among {found:?}");
+        }
+        both += usize::from(left.is_some() && right.is_some());
+    }
+    assert!(both > 0, "both sides of the cut take writes to any. buckets");
 }

@@ -202,7 +202,7 @@ async fn a_cluster_goes_from_one_to_five_to_three_to_one_to_three_nodes_under_lo
     let history = Arc::new(History::new());
     let client = cluster.client();
     fill(&client, &history, KEYS, AT_ONCE).await;
-    let load = Workload::start(&client, &history, 2, 2, 30);
+    let load = Workload::with_deletes(&client, &history, 2, 2, 30);
     for _ in 2..=5 {
         cluster.grow();
     }
@@ -222,6 +222,7 @@ async fn a_cluster_goes_from_one_to_five_to_three_to_one_to_three_nodes_under_lo
     assert_eq!(report.violations, []);
     assert!(report.failures.is_empty(), "{:?}", report.failures);
     everything_reads_back(&cluster, &history, "with three nodes again").await;
+    cluster.converged(CHANGE).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -29,6 +29,8 @@ const AT_ONCE: usize = 16;
 const SECONDS: u64 = 30;
 /// For the cluster to heal what a fault has left.
 const SETTLED: Duration = Duration::from_mins(3);
+/// And once nothing is written any more, for all members to hold the same.
+const QUIET: Duration = Duration::from_secs(30);
 const HOUR: i64 = 3_600;
 
 /// What can happen to one node, or to two.
@@ -133,7 +135,7 @@ async fn whatever_breaks_nothing_acknowledged_is_lost_and_no_delete_comes_undone
     cluster.settled_within(NODES, SETTLED).await;
     let report = load.stop().await;
     let quiet = Instant::now();
-    cluster.converged(SETTLED).await;
+    cluster.converged(QUIET).await;
     eprintln!("at rest {:?} after the last write", quiet.elapsed());
     eprintln!(
         "{struck:?}; {} of {} writes acknowledged, {} keys deleted; {} reads; {} requests failed",
