@@ -252,7 +252,7 @@ impl Retries {
         let basis = Basis::OverwriteAgain { first: before, uncovered: uncovered.clone() };
         let updated = self.mint(state, write, at, basis);
         if updated.dot != dot {
-            self.spares_successors(state, dot, updated.dot);
+            Self::spares_successors(state, dot, updated.dot);
             let record = Record::clone(&state.records[at]);
             let first = (updated.dot, updated.client_context);
             return Self::send(state, (write, at, false), record, first, Phase::Last);
@@ -265,7 +265,7 @@ impl Retries {
     }
 
     /// What came after the first attempt is not replaced by the second.
-    fn spares_successors(&self, state: &mut State, first: Option<Dot>, second: Option<Dot>) {
+    fn spares_successors(state: &mut State, first: Option<Dot>, second: Option<Dot>) {
         let minted =
             |dot| state.minted.iter().find(|minted| minted.dot.is_some() && minted.dot == dot);
         let Some((first, second)) = first.zip(minted(second)) else {

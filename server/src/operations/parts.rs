@@ -57,7 +57,7 @@ pub(super) fn end_replacement(node: &Node, other: NodeId, why: &str) {
     let mut part = progress(node, &replace_id(other), shards_with(node, other));
     if part.remaining > 0 {
         part.state = OperationState::Cancelled.into();
-        part.error = why.to_owned();
+        why.clone_into(&mut part.error);
     }
     node.operations.remember(part);
 }
