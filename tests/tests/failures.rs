@@ -127,7 +127,9 @@ async fn quorum_is_refused_in_time_and_one_works(client: &Client, history: &Hist
     let error = client.get("fill/0").deadline(Duration::from_secs(3)).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
     assert!(began.elapsed() < Duration::from_secs(4));
-    assert_eq!(client.get("fill/0").level(Level::One).await.unwrap().value().unwrap(), "fill/0#0");
+    let found = client.get("fill/0").level(Level::One).await.unwrap();
+    // Filling goes on with another value where a write was in doubt.
+    assert!(found.value().unwrap().starts_with(b"fill/0#"), "{found:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
