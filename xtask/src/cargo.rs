@@ -47,8 +47,32 @@ pub(crate) fn each_option(
     Ok(())
 }
 
+/// How long to go on, by the option of this name, and which choices to repeat.
+pub(crate) fn length_and_seed(
+    options: &[String],
+    length: &str,
+    default: u64,
+) -> Result<(u64, Option<u64>)> {
+    let mut wanted = (default, None);
+    each_option(options, &format!("{length} and --seed"), |name, value| {
+        match name {
+            "--seed" => wanted.1 = Some(number(name, value)?),
+            _ if name == length => wanted.0 = number(name, value)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })?;
+    Ok(wanted)
+}
+
 /// The number that an option was given.
 pub(crate) fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T> {
     let number = value.parse().ok();
     number.with_context(|| format!("{name} {value}: not a number, or too large a one"))
+}
+
+/// A line of options as a shell would split it.
+#[cfg(test)]
+pub(crate) fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
 }

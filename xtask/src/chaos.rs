@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 
-use crate::cargo::{each_option, number, succeed, tests};
+use crate::cargo::{length_and_seed, succeed, tests};
 
 /// How long faults go on, unless it is told: enough for each kind, more than once.
 const SECONDS: u64 = 300;
@@ -30,24 +30,17 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 }
 
 fn parse(arguments: &[String]) -> Result<Wanted> {
-    let mut wanted = Wanted { seconds: SECONDS, seed: None };
-    each_option(arguments, "--seconds and --seed", |name, value| {
-        match name {
-            "--seconds" => wanted.seconds = number(name, value)?,
-            "--seed" => wanted.seed = Some(number(name, value)?),
-            _ => return Ok(false),
-        }
-        Ok(true)
-    })?;
-    Ok(wanted)
+    let (seconds, seed) = length_and_seed(arguments, "--seconds", SECONDS)?;
+    Ok(Wanted { seconds, seed })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cargo::words;
 
     fn parsed(line: &str) -> Result<Wanted> {
-        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        parse(&words(line))
     }
 
     #[test]

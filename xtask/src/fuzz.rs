@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-use crate::cargo::{cargo, each_option, number, succeed, tests};
+use crate::cargo::{cargo, length_and_seed, succeed, tests};
 
 /// How long it goes on, unless it is told.
 const MINUTES: u64 = 10;
@@ -51,24 +51,17 @@ fn one_round(seed: u64) -> Result<()> {
 }
 
 fn parse(options: &[String]) -> Result<Wanted> {
-    let mut wanted = Wanted { minutes: MINUTES, seed: None };
-    each_option(options, "--minutes and --seed", |name, value| {
-        match name {
-            "--minutes" => wanted.minutes = number(name, value)?,
-            "--seed" => wanted.seed = Some(number(name, value)?),
-            _ => return Ok(false),
-        }
-        Ok(true)
-    })?;
-    Ok(wanted)
+    let (minutes, seed) = length_and_seed(options, "--minutes", MINUTES)?;
+    Ok(Wanted { minutes, seed })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cargo::words;
 
     fn parsed(line: &str) -> Result<Wanted> {
-        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        parse(&words(line))
     }
 
     #[test]

@@ -35,6 +35,18 @@ impl fmt::Display for Finding {
     }
 }
 
+/// What a rule finds in a tree of one file, as `line: message`.
+#[cfg(test)]
+fn planted(
+    rule: impl Fn(&Tree, &modules::Reached) -> Vec<Finding>,
+    path: &str,
+    text: &str,
+) -> Vec<String> {
+    let tree = Tree::planted(&[(path, text)], &[]);
+    let found = rule(&tree, &modules::Reached::walk(&tree));
+    found.into_iter().map(|f| format!("{}: {}", f.line, f.message)).collect()
+}
+
 /// Everything that the rules have to say about the tree, in path order.
 pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
     let modules = modules::Reached::walk(tree);

@@ -65,9 +65,10 @@ fn parse(arguments: &[String]) -> Result<Wanted> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cargo::words;
 
     fn parsed(line: &str) -> Result<Wanted> {
-        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        parse(&words(line))
     }
 
     #[test]

@@ -71,11 +71,10 @@ fn check_file(path: &str, text: &str) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::planted;
 
     fn findings(path: &str, text: &str) -> Vec<String> {
-        let tree = Tree::planted(&[(path, text)], &[]);
-        let reached = Reached::walk(&tree);
-        check(&tree, &reached).into_iter().map(|f| format!("{}: {}", f.line, f.message)).collect()
+        planted(check, path, text)
     }
 
     #[test]
